@@ -1,0 +1,1 @@
+"""Data sets as atom graphs: one file per source."""

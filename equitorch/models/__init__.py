@@ -1,0 +1,1 @@
+"""Models: plain tensors in, energies and tensor properties out."""

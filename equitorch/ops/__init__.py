@@ -1,0 +1,1 @@
+"""Functions on plain tensors. Each folder is one op: its meaning, its kernels, its wiring."""

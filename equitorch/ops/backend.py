@@ -1,0 +1,42 @@
+"""Which implementation runs: the PyTorch reference or a fused kernel. Decided here only."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
+_HAS_NUMBA = importlib.util.find_spec("numba") is not None
+_fused_allowed = True
+
+
+def fused(*operands: Tensor) -> bool:
+    """Whether these operands go to a fused kernel: all on one kind of device that has one, and nobody forbade it.
+
+    Half precision on the CPU, and everything inside ``torch.func`` transforms, runs by the reference.
+    """
+    if not _fused_allowed or torch._C._functorch.peek_interpreter_stack() is not None:
+        return False
+    if all(x.is_cuda for x in operands):
+        return _HAS_TRITON
+    wide = all(x.dtype in (torch.float32, torch.float64) for x in operands if x.is_floating_point())
+    return _HAS_NUMBA and wide and all(x.device.type == "cpu" for x in operands)
+
+
+@contextlib.contextmanager
+def use_reference() -> Iterator[None]:
+    """Run every op by its PyTorch reference inside the block, whatever the device.
+
+    >>> with use_reference():
+    ...     pass
+    """
+    global _fused_allowed
+    before, _fused_allowed = _fused_allowed, False
+    try:
+        yield
+    finally:
+        _fused_allowed = before
