@@ -27,6 +27,16 @@ def fused(*operands: Tensor) -> bool:
     return _HAS_NUMBA and wide and all(x.device.type == "cpu" for x in operands)
 
 
+def traced(*operands: Tensor) -> bool:
+    """Whether PyTorch records a program here (``torch.compile``, ``export``, ``make_fx``) instead of computing.
+
+    Then an op shows itself as one operator of the dispatcher; a kernel would meet tensors without data.
+    """
+    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
+        return True
+    return any(type(x) is not Tensor and type(x) is not torch.nn.Parameter for x in operands)
+
+
 @contextlib.contextmanager
 def use_reference() -> Iterator[None]:
     """Run every op by its PyTorch reference inside the block, whatever the device.

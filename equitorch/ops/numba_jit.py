@@ -82,6 +82,14 @@ def jit_pair(function: Callable[..., None]) -> JitPair:
     return JitPair(function)
 
 
+def jit_part(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorate a function that kernels call: compiled into each of them, under the same arithmetic rules."""
+    import numba
+
+    compiled: Callable[..., Any] = numba.njit(fastmath=set(_FASTMATH), error_model="numpy")(function)
+    return compiled
+
+
 def array(x: Tensor) -> Any:
     """The C-contiguous NumPy array of a CPU tensor; it shares memory where the tensor is contiguous.
 
