@@ -1,0 +1,140 @@
+"""TensorNet: Cartesian tensors of rank two, as ordinary features 0e + 1o + 2e."""
+
+from __future__ import annotations
+
+
+import torch
+from torch import Tensor, nn
+
+from equitorch.layers.cutoff import CosineCutoff, PolynomialCutoff
+from equitorch.layers.mlp import MLP
+from equitorch.layers.radial import RadialFunction
+from equitorch.layers.radial_basis import ExpNormBasis, GaussianBasis
+from equitorch.layers.tensornet import TensorEmbedding, TensorInteraction, TensorNorms
+from equitorch.ops.edges import EdgePlan
+from equitorch.ops.harmonics import spherical_harmonics
+
+_BASES = {"expnorm": ExpNormBasis, "gauss": GaussianBasis}
+_CUTOFFS = {"cosine": CosineCutoff, "polynomial": PolynomialCutoff}
+
+
+class TensorNet(nn.Module):
+    r"""Potential energy of molecules and crystals from one 3x3 matrix per atom and channel.
+
+    Matrices are built from the neighbours of each atom, then exchanged and multiplied; their norms give
+    the energy of each atom. Exactly invariant under O(3), or under SO(3) where it tells mirror images apart.
+
+    Args:
+        channels: matrices per atom.
+        layers: rounds of messages; each carries information one cutoff further.
+        radial: functions of the distance.
+        cutoff: Å.
+        lower: atoms closer than this do not interact (Å).
+        basis: "expnorm" or "gauss".
+        trainable_basis: learn the radial functions' centres and widths.
+        cutoff_function: "cosine" (forces continuous) or "polynomial" (second derivatives too).
+        activation: "silu", "tanh", "ssp", ...
+        group: "O(3)" or "SO(3)".
+        max_z: number of rows of the table of elements.
+
+    Shape:
+        atomic_numbers (atoms,), edge_index (2, edges), edge_vectors (edges, 3), batch (atoms,) ->
+        dict of energy (graphs,), node_energy (atoms,) in eV and node_features (atoms, 9, channels).
+
+    Raises:
+        ValueError: if an option is not one of those named above.
+
+    Source:
+        Simeon, de Fabritiis 2023, arXiv:2306.06482; every detail as in torchmd-net 3.1's PyTorch path.
+
+    >>> model = TensorNet(channels=8, layers=1)
+    >>> vectors = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
+    >>> model(torch.tensor([1, 1]), torch.tensor([[1, 0], [0, 1]]), vectors, torch.tensor([0, 0]), 1)["energy"].shape
+    torch.Size([1])
+    """
+
+    def __init__(
+        self,
+        *,
+        channels: int = 128,
+        layers: int = 2,
+        radial: int = 32,
+        cutoff: float = 4.5,
+        lower: float = 0.0,
+        basis: str = "expnorm",
+        trainable_basis: bool = False,
+        cutoff_function: str = "cosine",
+        activation: str = "silu",
+        group: str = "O(3)",
+        max_z: int = 128,
+    ) -> None:
+        super().__init__()
+        self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        for name, value, known in (
+            ("basis", basis, _BASES),
+            ("cutoff_function", cutoff_function, _CUTOFFS),
+            ("group", group, ("O(3)", "SO(3)")),
+        ):
+            if value not in known:
+                raise ValueError(f"TensorNet expects {name} to be one of {', '.join(known)}, got {value!r}")
+        self.cutoff = float(cutoff)
+
+        def function(network: nn.Module) -> RadialFunction:
+            return RadialFunction(self.basis, network, self.envelope, cutoff=cutoff)
+
+        self.basis = _BASES[basis](radial, cutoff, lower=lower, trainable=trainable_basis)
+        self.envelope = (
+            CosineCutoff(cutoff, lower) if cutoff_function == "cosine" else PolynomialCutoff(cutoff)
+        )
+        self.embedding = TensorEmbedding(
+            channels, function(MLP([radial, 3 * channels])), activation=activation, max_z=max_z
+        )
+        sizes = [radial, channels, 2 * channels, 3 * channels]
+        self.interactions = nn.ModuleList(
+            TensorInteraction(channels, function(MLP(sizes, activation, activate_last=True)), group=group)
+            for _ in range(layers)
+        )
+        self.norms = TensorNorms(channels, activation=activation)
+        self.energy = MLP([channels, channels // 2, 1], activation)
+        for layer in self.energy.layers:
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(
+        self,
+        atomic_numbers: Tensor,
+        edge_index: Tensor,
+        edge_vectors: Tensor,
+        batch: Tensor,
+        num_graphs: int,
+        *,
+        charge: Tensor | None = None,
+        edge_reverse: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Energies of a batch of graphs.
+
+        Args:
+            atomic_numbers: shape (atoms,), int64.
+            edge_index: neighbour j and centre i of each edge, sorted by centre. Shape (2, edges), int64.
+            edge_vectors: from centre to neighbour, shape (edges, 3), Å.
+            batch: graph of each atom, shape (atoms,), int64.
+            num_graphs: number of graphs.
+            charge: of each graph, shape (graphs,), e; None means neutral.
+            edge_reverse: index of the edge that leads back, shape (edges,): halves the radial work.
+        """
+        plan = EdgePlan.build(edge_index, atomic_numbers.shape[0], edge_reverse=edge_reverse)
+        distance = edge_vectors[plan.pair_edge[:, 0]].norm(dim=-1)
+        harmonics = spherical_harmonics(2, -edge_vectors, normalization="norm")
+        kappa = None if charge is None else (1 + 0.1 * charge.to(edge_vectors.dtype))[batch][:, None, None]
+        x = self.embedding(atomic_numbers, distance, harmonics, plan)
+        for interaction in self.interactions:
+            x = interaction(x, distance, plan, kappa)
+        invariants = self.norms(x)
+        node_energy = self.energy(invariants).squeeze(-1)
+        energy = node_energy.new_zeros(num_graphs).index_add(0, batch, node_energy)
+        return {
+            "energy": energy,
+            "node_energy": node_energy,
+            "node_features": x,
+            "node_invariants": invariants,
+        }

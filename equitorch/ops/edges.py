@@ -1,0 +1,71 @@
+"""How edges are walked: by receiver, by sender, and as undirected pairs."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class EdgePlan(NamedTuple):
+    """Index tensors of a list of edges sorted by target; built once per graph, shared by every op and layer.
+
+    Attributes:
+        source: node j that each edge comes from. Shape (edges,), int64.
+        target: node i that each edge goes to, ascending. Shape (edges,).
+        row_ptr: where each target's edges begin. Shape (nodes + 1,).
+        sender_ptr: where each source's edges begin in ``sender_edge``. Shape (nodes + 1,).
+        sender_edge: the edges sorted by source. Shape (edges,).
+        pair: the undirected pair of each edge. Shape (edges,).
+        pair_edge: the edge of each pair, and the opposite one or -1. Shape (pairs, 2).
+    """
+
+    source: Tensor
+    target: Tensor
+    row_ptr: Tensor
+    sender_ptr: Tensor
+    sender_edge: Tensor
+    pair: Tensor
+    pair_edge: Tensor
+
+    @property
+    def num_nodes(self) -> int:
+        """Number of nodes."""
+        return self.row_ptr.shape[0] - 1
+
+    @property
+    def num_pairs(self) -> int:
+        """Number of undirected pairs, or of edges where the opposite ones are not known."""
+        return self.pair_edge.shape[0]
+
+    @classmethod
+    def build(cls, edge_index: Tensor, num_nodes: int, *, edge_reverse: Tensor | None = None) -> EdgePlan:
+        """Plan the walks over ``edge_index``, which must be sorted by target.
+
+        Args:
+            edge_index: source and target of each edge. Shape (2, edges).
+            num_nodes: number of nodes.
+            edge_reverse: index of the edge that leads back, if every edge has one: weights that depend on
+                the distance only are then shared by the two. Shape (edges,).
+        """
+        source, target = edge_index.unbind()
+        source, target = source.contiguous(), target.contiguous()
+        count = torch.arange(target.shape[0], device=target.device)
+        row_ptr = _starts(target, num_nodes)
+        if edge_reverse is None:
+            order = torch.argsort(source, stable=True)
+            pair_edge = torch.stack([count, torch.full_like(count, -1)], dim=1)
+            return cls(source, target, row_ptr, _starts(source, num_nodes), order, count, pair_edge)
+        first = torch.nonzero(count < edge_reverse).squeeze(1)
+        second = edge_reverse[first]
+        pair = torch.empty_like(count)
+        pair[first] = pair[second] = count[: first.shape[0]]
+        pair_edge = torch.stack([first, second], dim=1)
+        return cls(source, target, row_ptr, row_ptr, edge_reverse.contiguous(), pair, pair_edge)
+
+
+def _starts(index: Tensor, count: int) -> Tensor:
+    """Where each value 0..count-1 begins in the sorted ``index``. Shape (count + 1,)."""
+    sizes = torch.bincount(index, minlength=count)
+    return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])

@@ -1,0 +1,3 @@
+"""Weighted sums over neighbours."""
+
+from equitorch.ops.message.op import message as message

@@ -1,0 +1,3 @@
+"""Features of bounded size."""
+
+from equitorch.ops.squash.op import squash as squash
