@@ -1,0 +1,233 @@
+"""Norms of irreps, and the layers that keep them of order one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from equitorch.reps import Irreps
+
+
+def scale_irreps(irreps: Irreps, x: Tensor, factor: Tensor) -> Tensor:
+    """Multiply the rows of each irrep by a factor of its own.
+
+    Shape:
+        x: (..., irreps.dim, channels); factor: (..., irreps.num_irreps, channels or 1) -> shape of x
+
+    >>> scale_irreps(Irreps("0e+1o"), torch.ones(4, 1), torch.tensor([[2.0], [3.0]])).flatten()
+    tensor([2., 3., 3., 3.])
+    """
+    blocks = x.split([mul * ir.dim for mul, ir in irreps], dim=-2)
+    factors = factor.split([mul for mul, _ in irreps], dim=-2)
+    scaled = [
+        block * f if ir.dim == 1 or mul == 1 else _each(block, mul, ir.dim, f)
+        for (mul, ir), block, f in zip(irreps, blocks, factors, strict=True)
+    ]
+    return torch.cat(scaled, dim=-2)
+
+
+def _each(block: Tensor, mul: int, dim: int, factor: Tensor) -> Tensor:
+    return (block.unflatten(-2, (mul, dim)) * factor.unsqueeze(-2)).flatten(-3, -2)
+
+
+def _expect(name: str, irreps: Irreps, channels: int | None, x: Tensor) -> None:
+    if x.ndim < 2 or x.shape[-2] != irreps.dim or channels not in (None, x.shape[-1]):
+        raise ValueError(
+            f"{name}({irreps}) expects x of shape (..., {irreps.dim}, {channels or 'channels'}), "
+            f"got {tuple(x.shape)}"
+        )
+
+
+class Norm(nn.Module):
+    r"""The length of each irrep, channel by channel: invariants of a feature.
+
+    .. math:: |x|_n = \sqrt{\textstyle\sum_m x_{nm}^2}
+
+    with gradient zero at x = 0. Squared norms are smooth there and cheaper.
+
+    Args:
+        irreps: how the rows of the feature transform.
+        squared: leave the root out.
+
+    Shape:
+        x: (..., irreps.dim, channels) -> (..., irreps.num_irreps, channels)
+
+    Raises:
+        ValueError: if ``x`` does not have ``irreps.dim`` rows.
+
+    >>> Norm("0e+1o")(torch.tensor([[-2.0], [3.0], [0.0], [4.0]])).flatten()
+    tensor([2., 5.])
+    """
+
+    def __init__(self, irreps: Irreps | str, *, squared: bool = False) -> None:
+        super().__init__()
+        self.irreps, self.squared = Irreps(irreps), squared
+        self.irreps_out = Irreps([(self.irreps.num_irreps, (0, int(self.irreps.group == "O(3)")))])
+
+    def forward(self, x: Tensor) -> Tensor:
+        _expect("Norm", self.irreps, None, x)
+        blocks = (x * x).split([mul * ir.dim for mul, ir in self.irreps], dim=-2)
+        sums = [
+            block if ir.dim == 1 else block.unflatten(-2, (mul, ir.dim)).sum(-2)
+            for (mul, ir), block in zip(self.irreps, blocks, strict=True)
+        ]
+        square = torch.cat(sums, dim=-2)
+        if self.squared:
+            return square
+        positive = square > 0
+        return torch.where(positive, torch.where(positive, square, 1.0).sqrt(), 0.0)
+
+    def extra_repr(self) -> str:
+        return f"{self.irreps}, squared={self.squared}"
+
+
+class LayerNorm(nn.Module):
+    r"""Each block of equal irreps divided by the root mean square of its components over channels.
+
+    .. math::
+        y_{nmc} = w_{nc} \frac{z_{nmc}}{\sqrt{\langle z_{nmc}^2 \rangle_{n m c} + \epsilon}} + b_{nc}\,[0e],
+        \qquad z = x - \mu\,[0e]
+
+    Only invariant blocks are centred and shifted. On one ``0e`` row this is ``torch.nn.LayerNorm``.
+
+    Args:
+        irreps: how the rows of the feature transform.
+        channels: channels of the feature.
+        eps: added to the mean square; keeps the gradient finite where a block vanishes.
+        affine: learn a weight for each irrep and channel, and a bias for the invariant ones.
+
+    Shape:
+        x: (..., irreps.dim, channels) -> (..., irreps.dim, channels)
+
+    Raises:
+        ValueError: if ``x`` does not have ``irreps.dim`` rows and ``channels`` channels.
+
+    Source:
+        Liao, Smidt 2023, arXiv:2206.11990 (Equiformer); Ba, Kiros, Hinton 2016, arXiv:1607.06450.
+
+    >>> LayerNorm("0e+1o", 8)(torch.randn(10, 4, 8)).shape
+    torch.Size([10, 4, 8])
+    """
+
+    def __init__(
+        self, irreps: Irreps | str, channels: int, *, eps: float = 1e-5, affine: bool = True
+    ) -> None:
+        super().__init__()
+        self.irreps, self.channels, self.eps = Irreps(irreps).simplify(), channels, eps
+        self.weight, self.bias = _affine(self.irreps, channels, affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _expect("LayerNorm", self.irreps, self.channels, x)
+        blocks = list(x.split([mul * ir.dim for mul, ir in self.irreps], dim=-2))
+        scales = []
+        for k, (mul, ir) in enumerate(self.irreps):
+            if ir.is_scalar():
+                blocks[k] = blocks[k] - blocks[k].mean((-2, -1), keepdim=True)
+            mean_square = (blocks[k] * blocks[k]).mean((-2, -1), keepdim=True)
+            scales.append(torch.rsqrt(mean_square + self.eps).expand(*x.shape[:-2], mul, 1))
+        scale = torch.cat(scales, dim=-2)
+        scale = scale if self.weight is None else scale * self.weight
+        return _shift(self.irreps, scale_irreps(self.irreps, torch.cat(blocks, dim=-2), scale), self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.irreps}, {self.channels}, eps={self.eps:g}, affine={self.weight is not None}"
+
+
+class RMSNorm(nn.Module):
+    r"""The whole feature divided by one number, the root mean square in which every irrep counts alike.
+
+    .. math::
+        y_{nmc} = w_{nc} \, x_{nmc} \Big/ \sqrt{\tfrac{1}{N} \textstyle\sum_n
+                  \langle x_{nmc}^2 \rangle_{m c} + \epsilon}
+
+    It keeps the ratios between degrees, as :class:`LayerNorm` does not. On one ``0e`` row it is
+    ``torch.nn.RMSNorm``.
+
+    Args:
+        irreps: how the rows of the feature transform.
+        channels: channels of the feature.
+        eps: added to the mean square; keeps the gradient finite where the feature vanishes.
+        affine: learn a weight for each irrep and channel.
+        centered: take the channel mean off the invariant rows first; with ``affine``, learn a bias for them.
+
+    Shape:
+        x: (..., irreps.dim, channels) -> (..., irreps.dim, channels)
+
+    Raises:
+        ValueError: if ``x`` does not have ``irreps.dim`` rows and ``channels`` channels.
+
+    Source:
+        Zhang, Sennrich 2019, arXiv:1910.07467; balanced over degrees as in EquiformerV2, arXiv:2306.12059.
+
+    >>> RMSNorm("0e+1o", 8)(torch.randn(10, 4, 8)).shape
+    torch.Size([10, 4, 8])
+    """
+
+    share: Tensor
+
+    def __init__(
+        self,
+        irreps: Irreps | str,
+        channels: int,
+        *,
+        eps: float = 1e-5,
+        affine: bool = True,
+        centered: bool = False,
+    ) -> None:
+        super().__init__()
+        self.irreps, self.channels, self.eps, self.centered = (
+            Irreps(irreps).simplify(),
+            channels,
+            eps,
+            centered,
+        )
+        self.weight, bias = _affine(self.irreps, channels, affine)
+        self.bias = bias if centered else None
+        rows = [1 / ir.dim for mul, ir in self.irreps for _ in range(mul * ir.dim)]
+        share = torch.tensor(rows, dtype=torch.float64) / max(self.irreps.num_irreps, 1)
+        self.register_buffer("share", share.to(torch.get_default_dtype()), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        _expect("RMSNorm", self.irreps, self.channels, x)
+        x = _centered(self.irreps, x) if self.centered else x
+        mean_square = (x * x).mean(-1) @ self.share.to(x.dtype)
+        scale = torch.rsqrt(mean_square + self.eps)[..., None, None]
+        if self.weight is None:
+            return x * scale
+        return _shift(self.irreps, scale_irreps(self.irreps, x * scale, self.weight), self.bias)
+
+    def extra_repr(self) -> str:
+        return f"{self.irreps}, {self.channels}, eps={self.eps:g}, affine={self.weight is not None}"
+
+
+def _affine(irreps: Irreps, channels: int, affine: bool) -> tuple[nn.Parameter | None, nn.Parameter | None]:
+    if not affine:
+        return None, None
+    scalars = sum(mul for mul, ir in irreps if ir.is_scalar())
+    weight = nn.Parameter(torch.ones(irreps.num_irreps, channels))
+    return weight, nn.Parameter(torch.zeros(scalars, channels)) if scalars else None
+
+
+def _centered(irreps: Irreps, x: Tensor) -> Tensor:
+    """The feature with the mean over copies and channels taken off each invariant block."""
+    blocks = x.split([mul * ir.dim for mul, ir in irreps], dim=-2)
+    return torch.cat(
+        [
+            b - b.mean((-2, -1), keepdim=True) if ir.is_scalar() else b
+            for (_, ir), b in zip(irreps, blocks, strict=True)
+        ],
+        dim=-2,
+    )
+
+
+def _shift(irreps: Irreps, x: Tensor, bias: Tensor | None) -> Tensor:
+    """The feature with a bias (scalars, channels) added to its invariant rows."""
+    if bias is None:
+        return x
+    blocks = list(x.split([mul * ir.dim for mul, ir in irreps], dim=-2))
+    used = 0
+    for k, (mul, ir) in enumerate(irreps):
+        if ir.is_scalar():
+            blocks[k] = blocks[k] + bias[used : used + mul]
+            used += mul
+    return torch.cat(blocks, dim=-2)

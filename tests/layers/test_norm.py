@@ -1,0 +1,153 @@
+"""equitorch/layers/norm.py"""
+
+import os
+import pathlib
+
+import pytest
+import torch
+
+from equitorch.layers import LayerNorm, Norm, RMSNorm
+from equitorch.layers.norm import scale_irreps
+from equitorch.reps import Irreps
+from equitorch.testing import assert_equivariant
+
+SPEC = "2x0e+0o+2x1o+1e+0e+2e"
+LAYERS = [
+    LayerNorm(SPEC, 4),
+    LayerNorm(SPEC, 4, affine=False),
+    RMSNorm(SPEC, 4),
+    RMSNorm(SPEC, 4, affine=False),
+    RMSNorm(SPEC, 4, centered=True),
+]
+LAYERS = [layer.double() for layer in LAYERS]
+SHARED = pathlib.Path(os.environ.get("EQUITORCH_SHARED", pathlib.Path(__file__).parents[3] / "shared"))
+
+
+def randomised(layer):
+    for parameter in layer.parameters():
+        torch.nn.init.normal_(parameter)
+    return layer
+
+
+def test_norm_is_the_length_of_each_irrep():
+    x = torch.randn(3, 8, 2, dtype=torch.float64)
+    y = Norm("2x0e+2x1o")(x)
+    torch.testing.assert_close(y[:, :2], x[:, :2].abs())
+    torch.testing.assert_close(y[:, 2], torch.linalg.vector_norm(x[:, 2:5], dim=1))
+    torch.testing.assert_close(y[:, 3], torch.linalg.vector_norm(x[:, 5:], dim=1))
+    torch.testing.assert_close(Norm("2x0e+2x1o", squared=True)(x), y**2)
+
+
+@pytest.mark.parametrize("squared", [True, False])
+def test_norm_is_invariant_and_compiles(squared):
+    layer = Norm(SPEC, squared=squared)
+    assert_equivariant(layer, [SPEC], layer.irreps_out)
+    x = torch.randn(2, layer.irreps.dim, 3, dtype=torch.float64)
+    torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="aot_eager")(x), layer(x))
+    assert Norm("2x0+1", squared=squared).irreps_out == Irreps("3x0")
+
+
+def test_norm_has_gradient_zero_at_zero():
+    """The root of a sum of squares has none there: PyTorch's own rule would give NaN."""
+    x = torch.zeros(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(Norm("0e+1o")(x).sum(), x, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum() + x.square().sum(), x)
+    assert (first == 0).all()
+    assert (second == 0).all()
+    (naive,) = torch.autograd.grad(x.square().sum(-2).sqrt().sum(), x)
+    assert naive.isnan().any()
+    y = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradgradcheck(Norm("0e+1o"), y)
+
+
+def test_scales_each_irrep():
+    irreps = Irreps("0e+2x1o+0x2e+2x0e")
+    x, f = torch.randn(2, 9, 3), torch.randn(2, 5, 3)
+    index = torch.tensor([0, 1, 1, 1, 2, 2, 2, 3, 4])
+    torch.testing.assert_close(scale_irreps(irreps, x, f), x * f[:, index])
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=repr)
+def test_commutes_with_every_rotation_and_mirror(layer):
+    assert_equivariant(randomised(layer), [SPEC], SPEC)
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=repr)
+def test_differentiates_at_zero_and_compiles(layer):
+    zero = torch.zeros(2, layer.irreps.dim, 4, dtype=torch.float64, requires_grad=True)
+    (first,) = torch.autograd.grad(randomised(layer)(zero).square().sum(), zero, create_graph=True)
+    (second,) = torch.autograd.grad(first.square().sum() + zero.sum(), zero)
+    assert torch.isfinite(first).all()
+    assert torch.isfinite(second).all()
+    x = torch.randn(2, layer.irreps.dim, 4, dtype=torch.float64)
+    torch.testing.assert_close(torch.compile(layer, fullgraph=True, backend="aot_eager")(x), layer(x))
+    assert layer(x[:0]).shape == x[:0].shape
+
+
+@pytest.mark.parametrize(
+    "layer", [LayerNorm("0e+1o", 2), RMSNorm("0e+1o", 2), RMSNorm("0e+1o", 2, centered=True)], ids=repr
+)
+def test_has_right_derivatives(layer):
+    x = torch.randn(1, 4, 2, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(randomised(layer.double()), x)
+    assert torch.autograd.gradgradcheck(layer, x)
+
+
+def test_are_pytorchs_own_on_invariants():
+    x = torch.randn(5, 1, 16, dtype=torch.float64)
+    torch.testing.assert_close(LayerNorm("0e", 16).double()(x), torch.nn.LayerNorm(16).double()(x))
+    torch.testing.assert_close(RMSNorm("0e", 16).double()(x), torch.nn.RMSNorm(16, eps=1e-5).double()(x))
+
+
+def test_gives_every_irrep_size_one_or_keeps_their_ratios():
+    irreps = Irreps("0e+1o+2e")
+    x = torch.randn(6, 9, 64, dtype=torch.float64)
+    x[:, 1:4] *= 100
+    y = LayerNorm(irreps, 64).double()(x)
+    for rows in (slice(0, 1), slice(1, 4), slice(4, 9)):
+        torch.testing.assert_close(
+            y[:, rows].square().mean((1, 2)), torch.ones(6).double(), rtol=1e-4, atol=0
+        )
+    z = RMSNorm(irreps, 64).double()(x)
+    torch.testing.assert_close(z / z[:, :1, :1], x / x[:, :1, :1])
+    by_degree = [z[:, rows].square().mean((1, 2)) for rows in (slice(0, 1), slice(1, 4), slice(4, 9))]
+    torch.testing.assert_close(sum(by_degree) / 3, torch.ones(6).double(), rtol=1e-4, atol=0)
+
+
+def test_agree_with_the_norms_of_equiformer():
+    """Reference values of fairchem's layer_norm and rms_norm_sh, degree-major rows."""
+    path = SHARED / "ref" / "escn_primitives.pt"
+    if not path.exists():
+        pytest.skip("no reference file")
+    norms = torch.load(path, weights_only=True)["norms"]
+    checked = 0
+    for name, case in norms.items():
+        x, y, params = case["x"].double(), case["y"].double(), case["params"]
+        lmax, channels = int(x.shape[1] ** 0.5) - 1, x.shape[2]
+        irreps = Irreps.spherical_harmonics(lmax, p=0)
+        kind = {"layer_norm": LayerNorm, "rms_norm_sh": RMSNorm}.get(name.split("/")[0])
+        if kind is None:
+            continue
+        layer = kind(irreps, channels, **({"centered": True} if kind is RMSNorm else {})).double()
+        layer.weight.data.copy_(params["affine_weight"].double())
+        layer.bias.data.copy_(params["affine_bias"].double()[None])
+        torch.testing.assert_close(layer(x), y, rtol=1e-6, atol=1e-6)
+        checked += 1
+    assert checked
+
+
+def test_the_check_can_fail():
+    norm = torch.nn.LayerNorm(4).double()  # centres vectors too, by a different amount in each component
+    with pytest.raises(AssertionError, match="is off by"):
+        assert_equivariant(norm, ["1o"], "1o")
+
+
+def test_says_what_it_expected():
+    with pytest.raises(
+        ValueError, match=r"LayerNorm\(1x0e\+1x1o\) expects x of shape \(\.\.\., 4, 8\), got \(2, 4, 3\)"
+    ):
+        LayerNorm("0e+1o", 8)(torch.ones(2, 4, 3))
+    with pytest.raises(ValueError, match=r"RMSNorm\(1x1o\) expects x of shape \(\.\.\., 3, 8\)"):
+        RMSNorm("1o", 8)(torch.ones(2, 4, 8))
+    with pytest.raises(ValueError, match=r"Norm\(1x1o\) expects x of shape \(\.\.\., 3, channels\)"):
+        Norm("1o")(torch.ones(4, 8))
