@@ -1,1 +1,3 @@
 """Functions on plain tensors. Each folder is one op: its meaning, its kernels, its wiring."""
+
+from equitorch.ops.harmonics import spherical_harmonics as spherical_harmonics

@@ -15,7 +15,7 @@ _fused_allowed = True
 
 
 def fused(*operands: Tensor) -> bool:
-    """Whether these operands go to a fused kernel: all on one kind of device that has one, and nobody forbade it.
+    """Whether these operands go to a fused kernel: all on one device that has one, and nobody forbade it.
 
     Half precision on the CPU, and everything inside ``torch.func`` transforms, runs by the reference.
     """
@@ -28,7 +28,7 @@ def fused(*operands: Tensor) -> bool:
 
 
 def traced(*operands: Tensor) -> bool:
-    """Whether PyTorch records a program here (``torch.compile``, ``export``, ``make_fx``) instead of computing.
+    """Whether PyTorch records a program (``torch.compile``, ``export``, ``make_fx``) instead of computing.
 
     Then an op shows itself as one operator of the dispatcher; a kernel would meet tensors without data.
     """
