@@ -1,10 +1,9 @@
-"""Irreducible representations of O(3) and SO(3), and their direct sums."""
+"""Direct sums of irreducible representations of O(3) or SO(3), in e3nn's notation."""
 
 from __future__ import annotations
 
 import itertools
 import operator
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeAlias, overload
@@ -12,113 +11,12 @@ from typing import Any, NamedTuple, TypeAlias, overload
 import torch
 from torch import Tensor
 
-from equitorch.reps.angular_momentum import so3_generators
+from equitorch.reps.irrep import WORD, IrrepLike, TurnsBy, degree_and_parity
+from equitorch.reps.irrep import Irrep as Irrep
 from equitorch.reps.rep import block_diagonal
-from equitorch.reps.wigner import wigner_D, wigner_D_all
+from equitorch.reps.wigner import wigner_D_all
 
-_WORD = re.compile(r"\s*(?:(\d+)\s*x\s*)?(\d+)\s*([eoy]?)\s*")
-_LETTER = {1: "e", -1: "o", 0: ""}
-
-IrrepLike: TypeAlias = Any  # an Irrep of ours or of e3nn, MulIr, "1o", (1, -1)
 IrrepsLike: TypeAlias = "Irreps | Irrep | MulIr | str | Iterable[Any] | None"
-
-
-@dataclass(frozen=True, order=True, init=False, repr=False)
-class Irrep:
-    """One irreducible representation: degree ``l`` and parity ``p``.
-
-    The parity is 1 (``e``) or -1 (``o``) for O(3), and 0 for an irrep of SO(3), which is written without a
-    letter. ``"1y"`` takes the parity (-1)^l of the harmonics. Irreps sort by (l, p), so odd precedes even.
-
-    Args:
-        l: the degree, or something that says all: ``"1o"``, ``(1, -1)``, an ``Irrep`` of ours or of e3nn.
-        p: the parity, where ``l`` is a number.
-
-    Raises:
-        ValueError: if that is not an irrep.
-
-    >>> Irrep("1o"), Irrep(2, 1), Irrep("3y"), Irrep("1").group, Irrep("1o").dim
-    (1o, 2e, 3o, 'SO(3)', 3)
-    >>> list(Irrep("1o") * Irrep("1e"))
-    [0o, 1o, 2o]
-    """
-
-    l: int
-    p: int
-
-    def __init__(self, l: IrrepLike, p: int | None = None) -> None:
-        degree, parity = _read_irrep(l) if p is None else (l, p)
-        try:
-            degree, parity = operator.index(degree), operator.index(parity)
-        except TypeError:
-            degree = -1
-        if degree < 0 or parity not in _LETTER:
-            given = repr(l) if p is None else f"l={l}, p={p}"
-            raise ValueError(
-                f"an irrep needs l >= 0 and p of 1, -1 or 0 (0: SO(3), no parity), got {given}; "
-                "write e.g. '1o', or '1' for SO(3)"
-            )
-        object.__setattr__(self, "l", degree)
-        object.__setattr__(self, "p", parity)
-
-    def __repr__(self) -> str:
-        return f"{self.l}{_LETTER[self.p]}"
-
-    def __iter__(self) -> Iterator[int]:
-        return iter((self.l, self.p))
-
-    def __mul__(self, other: IrrepLike) -> Iterator[Irrep]:
-        """The irreps of the tensor product, degrees rising."""
-        other = Irrep(other)
-        if self.group != other.group:
-            raise ValueError(
-                f"{self} of {self.group} and {other} of {other.group} have no product; drop the parity"
-            )
-        return iter([Irrep(l, self.p * other.p) for l in range(abs(self.l - other.l), self.l + other.l + 1)])
-
-    def __rmul__(self, copies: int) -> Irreps:
-        return Irreps([(copies, self)])
-
-    def __add__(self, other: IrrepsLike) -> Irreps:
-        return Irreps(self) + Irreps(other)
-
-    @staticmethod
-    def iterator(lmax: int | None = None) -> Iterator[Irrep]:
-        """All irreps of O(3), the natural parity first: 0e, 0o, 1o, 1e, 2e, ..."""
-        for l in itertools.count() if lmax is None else range(lmax + 1):
-            yield Irrep(l, (-1) ** l)
-            yield Irrep(l, -((-1) ** l))
-
-    @property
-    def group(self) -> str:
-        return "O(3)" if self.p else "SO(3)"
-
-    @property
-    def dim(self) -> int:
-        return 2 * self.l + 1
-
-    def is_scalar(self) -> bool:
-        """Whether nothing in the group changes it: 0e, or 0 of SO(3)."""
-        return self.l == 0 and self.p != -1
-
-    def without_parity(self) -> Irrep:
-        """The same degree as an irrep of SO(3)."""
-        return Irrep(self.l, 0)
-
-    def lie_generators(self) -> Tensor:
-        return so3_generators(self.l)
-
-    def discrete_generators(self) -> Tensor:
-        one = torch.eye(self.dim, dtype=torch.float64, device="cpu")
-        return one.expand(abs(self.p), -1, -1) * self.p
-
-    def matrix(self, g: Tensor) -> Tensor:
-        return self._with_parity(wigner_D(self.l, g), g)
-
-    def _with_parity(self, natural: Tensor, g: Tensor) -> Tensor:
-        if self.p in (0, (-1) ** self.l):
-            return natural
-        return natural * torch.linalg.det(g).sign()[..., None, None]
 
 
 class MulIr(NamedTuple):
@@ -144,7 +42,7 @@ class Sorted(NamedTuple):
 
 
 @dataclass(frozen=True, init=False, repr=False)
-class Irreps:
+class Irreps(TurnsBy):
     """A direct sum of irreps, laid out along the rows of a feature in the order written.
 
     Channels are another axis: a feature of ``Irreps("0e+1o")`` with 64 channels is a tensor of shape
@@ -409,26 +307,6 @@ def _membership(test: IrrepsLike | Callable[[MulIr], bool]) -> Callable[[MulIr],
     return lambda entry: entry.ir in members
 
 
-def _read_irrep(spec: IrrepLike) -> tuple[int, int]:
-    if isinstance(spec, str):
-        found = _WORD.fullmatch(spec)
-        if found is None or found[1] is not None:
-            raise ValueError(f"cannot read {spec!r} as an irrep; write e.g. '1o', or '1' for SO(3)")
-        return _degree_and_parity(found[2], found[3])
-    if isinstance(spec, MulIr):
-        spec = spec.ir
-    if hasattr(spec, "l") and hasattr(spec, "p"):  # an Irrep, of ours or of e3nn
-        return spec.l, spec.p
-    if isinstance(spec, (tuple, list)) and len(spec) == 2:
-        return spec[0], spec[1]
-    raise ValueError(f"cannot read {spec!r} as an irrep; write e.g. '1o', or '1' for SO(3)")
-
-
-def _degree_and_parity(degree: str, letter: str) -> tuple[int, int]:
-    l = int(degree)
-    return l, {"e": 1, "o": -1, "y": (-1) ** l, "": 0}[letter]
-
-
 def _read_irreps(spec: IrrepsLike) -> tuple[MulIr, ...]:
     if spec is None:
         return ()
@@ -447,10 +325,10 @@ def _read_irreps(spec: IrrepsLike) -> tuple[MulIr, ...]:
 
 
 def _read_word(word: str, spec: str) -> MulIr:
-    found = _WORD.fullmatch(word)
+    found = WORD.fullmatch(word)
     if found is None:
         raise ValueError(f"cannot read {word.strip()!r} in irreps {spec!r}; write e.g. '2x0e + 1o'")
-    return MulIr(int(found[1] or 1), Irrep(*_degree_and_parity(found[2], found[3])))
+    return MulIr(int(found[1] or 1), Irrep(*degree_and_parity(found[2], found[3])))
 
 
 def _read_entry(item: Any) -> MulIr:
