@@ -1,0 +1,214 @@
+"""Neighbour lists: every image of every pair within a cutoff, in one order, each edge knowing its reverse."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_DENSE_ATOMS = 128  # up to this size all pairs of a molecule are cheaper than a cell list
+_DENSE_PAIRS = 4_000_000  # pairs looked at together
+_OVERLAP = 1e-3  # Angstrom; no two nuclei are ever this near
+
+
+class Edges(NamedTuple):
+    """Directed edges sorted by centre, then by neighbour, then by shift.
+
+    Shape:
+        edge_index: (2, edges) int64, [source j, target i]
+        edge_shift: (edges, 3) whole numbers
+        edge_reverse: (edges,) int64, where the edge (i, j, -shift) is
+    """
+
+    edge_index: Tensor
+    edge_shift: Tensor
+    edge_reverse: Tensor
+
+
+def neighbor_edges(
+    pos: Tensor, cell: Tensor, pbc: Tensor, cutoff: float, *, batch: Tensor | None = None
+) -> Edges:
+    r"""Find all edges with \|r_j - r_i + s C\| < cutoff, both directions of each pair.
+
+    Small molecules are compared pair by pair, all at once; everything else goes through vesin's cell lists.
+
+    Args:
+        pos: (atoms, 3) Angstrom; atoms may lie outside the cell.
+        cell: (graphs, 3, 3) or (3, 3) Angstrom; rows along directions without periodicity are not used.
+        pbc: (graphs, 3) or (3,) bool.
+        cutoff: Angstrom.
+        batch: (atoms,) graph of each atom, ascending; default: one graph.
+
+    Raises:
+        ValueError: if the cutoff is not a positive number, a position is not finite, the cell is singular
+            along a periodic direction, or two atoms are nearer than 0.001 Angstrom.
+
+    Source:
+        Cell lists: vesin, https://github.com/Luthaf/vesin.
+
+    >>> chain = neighbor_edges(torch.zeros(1, 3), torch.eye(3), torch.tensor([True, False, False]), 1.5)
+    >>> chain.edge_shift.tolist(), chain.edge_reverse.tolist()
+    ([[-1.0, 0.0, 0.0], [1.0, 0.0, 0.0]], [1, 0])
+    """
+    if not (isinstance(cutoff, int | float) and math.isfinite(cutoff) and cutoff > 0):
+        raise ValueError(f"the neighbour list expects a positive cutoff in Angstrom, got {cutoff!r}")
+    cell, pbc = cell.reshape(-1, 3, 3), pbc.reshape(-1, 3)
+    points, cells = pos.detach().to(torch.float64), cell.detach().to(torch.float64)
+    if not bool(torch.isfinite(points).all()):
+        raise ValueError("the neighbour list expects finite positions, got NaN or infinity")
+    counts = [points.shape[0]] if batch is None else torch.bincount(batch, minlength=cell.shape[0]).tolist()
+    periodic = pbc.any(1).tolist()
+    parts: list[Edges] = []
+    first = start = found = 0
+    while first < len(counts):
+        last = _dense_run(counts, periodic, first)
+        if last > first:
+            stop = start + sum(counts[first:last])
+            part = _all_pairs(points[start:stop], counts[first:last], cutoff)
+        else:
+            last, stop = first + 1, start + counts[first]
+            part = _cell_list(points[start:stop], cells[first], pbc[first], cutoff)
+        parts.append(Edges(part.edge_index + start, part.edge_shift, part.edge_reverse + found))
+        found += part.edge_reverse.shape[0]
+        first, start = last, stop
+    return Edges(
+        torch.cat([part.edge_index for part in parts], 1),
+        torch.cat([part.edge_shift for part in parts]).to(pos.dtype),
+        torch.cat([part.edge_reverse for part in parts]),
+    )
+
+
+def _dense_run(counts: list[int], periodic: list[bool], first: int) -> int:
+    """Where the run of small molecules that begins at ``first`` ends; ``first`` if there is none."""
+    last, widest = first, 0
+    while last < len(counts) and not periodic[last] and counts[last] <= _DENSE_ATOMS:
+        widest = max(widest, counts[last])
+        if last > first and (last + 1 - first) * widest**2 > _DENSE_PAIRS:
+            break
+        last += 1
+    return last
+
+
+def _all_pairs(points: Tensor, counts: list[int], cutoff: float) -> Edges:
+    """Edges of molecules without periodicity, every pair of atoms of a molecule compared."""
+    device, widest = points.device, max(counts)
+    sizes = torch.tensor(counts, device=device)
+    slot = torch.arange(widest, device=device)
+    used = slot < sizes[:, None]
+    padded = points.new_full((len(counts), widest, 3), torch.inf)
+    padded[used] = points
+    near = points.new_zeros(len(counts), widest, widest)
+    for axis in range(3):
+        x = padded[..., axis]
+        near += (x[:, None, :] - x[:, :, None]).square_()
+    found = near < cutoff**2  # a pair with a padded slot is at infinity or at NaN
+    found[:, slot, slot] = False
+    graph, centre, other = found.nonzero(as_tuple=True)
+    offset = torch.cumsum(sizes, 0) - sizes
+    index = torch.stack([offset[graph] + other, offset[graph] + centre])
+    _refuse_overlap(near[found].sqrt(), index)
+    place = torch.zeros(found.shape, dtype=torch.int64, device=device)
+    place[found] = torch.arange(graph.shape[0], device=device)
+    return Edges(index, points.new_zeros(graph.shape[0], 3), place[graph, other, centre])
+
+
+def _cell_list(points: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> Edges:
+    """Edges of one structure by vesin: its half list, mirrored."""
+    from vesin_torch import NeighborList  # type: ignore[import-untyped, unused-ignore]
+
+    atoms = points.shape[0]
+    if atoms == 0:
+        return Edges(points.new_empty(2, 0).long(), points.new_empty(0, 3), points.new_empty(0).long())
+    box = _complete_cell(cell, pbc)
+    compact = _close_gaps(points, box, pbc, cutoff)
+    on_cpu = points.device.type == "cpu"
+    threads = torch.get_num_threads() if on_cpu and atoms > 256 else 1
+    search = NeighborList(cutoff, full_list=False, n_threads=threads)
+    i, j, shift, distance = search.compute(compact, box, pbc, "ijSd")
+    _refuse_overlap(distance, torch.stack([j, i]))
+    return mirror(i, j, shift.to(torch.float64), atoms)
+
+
+def mirror(i: Tensor, j: Tensor, shift: Tensor, atoms: int) -> Edges:
+    """Both directions of each pair (centre i, neighbour j, shift), sorted, with the index of the reverse.
+
+    >>> mirror(torch.tensor([0]), torch.tensor([1]), torch.zeros(1, 3), 2).edge_index.tolist()
+    [[1, 0], [0, 1]]
+    """
+    target, source = torch.cat([i, j]), torch.cat([j, i])
+    both = torch.cat([shift, -shift])
+    order = _order(target, source, both, atoms)
+    pairs = i.shape[0]
+    place = torch.empty_like(order)
+    place[order] = torch.arange(2 * pairs, device=order.device)
+    reverse = place[torch.where(order < pairs, order + pairs, order - pairs)]
+    return Edges(torch.stack([source[order], target[order]]), both[order] + 0.0, reverse)
+
+
+def _order(target: Tensor, source: Tensor, shift: Tensor, atoms: int) -> Tensor:
+    """The permutation that sorts by centre, then neighbour, then shift: one order whatever the search did."""
+    if shift.numel() == 0:
+        return torch.arange(target.shape[0], device=target.device)
+    span = int(2 * shift.abs().max().item() + 1)
+    key = target * atoms + source
+    if span > 1 and atoms**2 * span**3 < 2**62:
+        whole = shift.long() + span // 2
+        key = ((key * span + whole[:, 0]) * span + whole[:, 1]) * span + whole[:, 2]
+    return torch.argsort(key, stable=True)
+
+
+def _complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
+    """The cell with unit vectors, orthogonal to the periodic ones, in place of those that do not count."""
+    rows = cell[pbc]
+    lengths = torch.linalg.vector_norm(rows, dim=1)
+    if not bool(torch.isfinite(rows).all()) or bool((lengths < 1e-6).any()):
+        raise ValueError(
+            f"the neighbour list expects a lattice vector along each periodic direction, got cell "
+            f"{cell.tolist()} with pbc {pbc.tolist()}; set the cell, or pbc to False"
+        )
+    if rows.shape[0] == 0:
+        return torch.eye(3, dtype=cell.dtype, device=cell.device)
+    spread = torch.linalg.svd(rows / lengths[:, None])
+    if bool(spread.S[-1] < 1e-6):
+        raise ValueError(
+            f"the neighbour list expects independent lattice vectors, got the singular cell {cell.tolist()} "
+            f"with pbc {pbc.tolist()}"
+        )
+    whole = cell.clone()
+    whole[~pbc] = spread.Vh[rows.shape[0] :]
+    return whole
+
+
+def _close_gaps(points: Tensor, box: Tensor, pbc: Tensor, cutoff: float) -> Tensor:
+    """Move fragments that are far apart along an open direction nearer, but never within the cutoff.
+
+    A cell list over empty space costs memory without bound; no neighbour is gained or lost here.
+    """
+    open_axes = box[~pbc]
+    for axis in open_axes:
+        along = points @ axis
+        low, high = torch.aminmax(along)
+        if float(high - low) <= 64 * cutoff:
+            continue
+        height, order = torch.sort(along)
+        gap = height.diff(prepend=height[:1])
+        surplus = torch.where(gap > 2 * cutoff, gap - 2 * cutoff, 0.0).cumsum(0)
+        moved = torch.empty_like(along)
+        moved[order] = surplus + low
+        points = points - moved[:, None] * axis
+    return points
+
+
+def _refuse_overlap(distance: Tensor, index: Tensor) -> None:
+    """Say which two atoms lie on one another."""
+    if distance.numel() and float(distance.min()) < _OVERLAP:
+        e = int(distance.argmin())
+        a, b = sorted(index[:, e].tolist())
+        who = f"atom {a} and its own image are" if a == b else f"atoms {a} and {b} are"
+        raise ValueError(
+            f"the neighbour list expects atoms apart from one another, but {who} "
+            f"{float(distance[e]):.2g} Angstrom apart; "
+            "remove the duplicate, or check the cell and the unit of the positions"
+        )
