@@ -1,1 +1,4 @@
 """Models: plain tensors in, energies and tensor properties out."""
+
+from equitorch.models.potential import Potential as Potential
+from equitorch.models.tensornet import TensorNet as TensorNet
