@@ -4,6 +4,7 @@ from equitorch.reps.angular_momentum import change_basis_real_to_complex as chan
 from equitorch.reps.angular_momentum import so3_generators as so3_generators
 from equitorch.reps.angular_momentum import su2_generators as su2_generators
 from equitorch.reps.angular_momentum import wigner_3j as wigner_3j
+from equitorch.reps.cartesian import CartesianTensor as CartesianTensor
 from equitorch.reps.coupling import Coupling as Coupling
 from equitorch.reps.irreps import Irrep as Irrep
 from equitorch.reps.irreps import Irreps as Irreps
@@ -43,6 +44,11 @@ from equitorch.reps.rotation import rand_axis_angle as rand_axis_angle
 from equitorch.reps.rotation import rand_matrix as rand_matrix
 from equitorch.reps.rotation import rand_quaternion as rand_quaternion
 from equitorch.reps.rotation import xyz_to_angles as xyz_to_angles
+from equitorch.reps.sphere import SphereGrid as SphereGrid
+from equitorch.reps.sphere import from_grid as from_grid
+from equitorch.reps.sphere import legendre as legendre
+from equitorch.reps.sphere import to_grid as to_grid
+from equitorch.reps.sphere import waves as waves
 from equitorch.reps.wigner import wigner_D as wigner_D
 from equitorch.reps.wigner import wigner_D_all as wigner_D_all
 from equitorch.reps.wigner import wigner_D_from_angles as wigner_D_from_angles
