@@ -25,7 +25,20 @@ for capability in (80, 90):
 """
 VECTORS = "{{'NORMALIZE': True, 'ACC': tl.float{}, 'BLOCK': 128}}"
 SWITCHES = "NORMALIZE ACC BLOCK"
+ENTRIES = {"*fp32": "a b out value", "*i32": "left right start", "i32": "I J K C"}
 KERNELS = [
+    (
+        "bilinear",
+        "_bilinear",
+        {**ENTRIES, "constexpr": "A_WIDE B_WIDE ACC BLOCK"},
+        "{'A_WIDE': True, 'B_WIDE': False, 'ACC': tl.float32, 'BLOCK': 128}",
+    ),
+    (
+        "bilinear",
+        "_summed",
+        {**ENTRIES, "constexpr": "ACC BLOCK"},
+        "{'ACC': tl.float32, 'BLOCK': 128}",
+    ),
     (
         "harmonics",
         "_harmonics",
