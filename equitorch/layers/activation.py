@@ -57,6 +57,7 @@ ACTIVATIONS: dict[str, Function] = {
     "softplus": F.softplus,
     "gelu": F.gelu,
     "ssp": ssp,
+    "ssp_float32": ShiftedSoftplus(0.6931471824645996),  # torchmd-net's: log 2 rounded to float32
     "abs": torch.abs,
 }
 

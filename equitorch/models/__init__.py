@@ -2,3 +2,4 @@
 
 from equitorch.models.potential import Potential as Potential
 from equitorch.models.tensornet import TensorNet as TensorNet
+from equitorch.models.tensornet2 import TensorNet2 as TensorNet2

@@ -26,6 +26,7 @@ from equitorch.models.potential import Potential
 
 MODELS = {
     "tensornet": "equitorch.models.tensornet:TensorNet",
+    "tensornet2": "equitorch.models.tensornet2:TensorNet2",
 }
 
 FORMAT = 1

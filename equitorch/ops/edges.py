@@ -64,6 +64,12 @@ class EdgePlan(NamedTuple):
         pair_edge = torch.stack([first, second], dim=1)
         return cls(source, target, row_ptr, row_ptr, edge_reverse.contiguous(), pair, pair_edge)
 
+    def directed(self) -> EdgePlan:
+        """The same walks, with every edge a pair of its own: for weights that tell two directions apart."""
+        count = torch.arange(self.source.shape[0], device=self.source.device)
+        pair_edge = torch.stack([count, torch.full_like(count, -1)], dim=1)
+        return self._replace(pair=count, pair_edge=pair_edge)
+
 
 def _starts(index: Tensor, count: int) -> Tensor:
     """Where each value 0..count-1 begins in the sorted ``index``. Shape (count + 1,)."""
