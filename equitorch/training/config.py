@@ -1,4 +1,4 @@
-"""One file a run: what is trained on what, how, and where it is written; every mistake is named before anything runs."""
+"""One file a run: what is trained on what, how, and where it is written; mistakes are named at once."""
 
 import hashlib
 import json
@@ -37,6 +37,12 @@ def _number_or_auto(value: Any) -> Any:
     raise ValueError(f"expected auto or a number, got {value!r}")
 
 
+def _weight(value: Any) -> Any:
+    if _number_or_auto(value) == "auto" or value >= 0:
+        return value
+    raise ValueError(f"expected auto or a number >= 0, got {value!r}")
+
+
 def _energies(value: Any) -> Any:
     """Read ``auto``, ``none``, or a mapping from elements to energies in eV."""
     if value is None or value in ("auto", "none"):
@@ -71,6 +77,7 @@ Files = Annotated[str | list[str], BeforeValidator(_files)]
 Auto = Annotated[
     float | str, BeforeValidator(_number_or_auto), WithJsonSchema({"type": ["string", "number"]})
 ]
+Weight = Annotated[float | str, BeforeValidator(_weight), WithJsonSchema({"type": ["string", "number"]})]
 Batch = Annotated[str | int, BeforeValidator(_batch), WithJsonSchema({"type": ["string", "integer"]})]
 
 
@@ -92,12 +99,12 @@ class Data(Section):
     """Where the frames come from. Files are looked for from the current folder."""
 
     train: Files = Field(description="any file that ASE reads, or a list of files")
-    valid: Amount = Field("10%", description="a share or number of the training frames, or a file")
-    test: Amount = Field(None, description="as for valid")
+    valid: Amount = Field(default="10%", description="a share or number of the training frames, or a file")
+    test: Amount = Field(default=None, description="as for valid")
     keys: Keys = Keys()
-    group: str = Field("auto", description="info key; frames with one value stay in one split")
-    energy_unit: str = Field("eV", description="unit of the energies in the files")
-    length_unit: str = Field("Ang", description="unit of the positions in the files")
+    group: str = Field(default="auto", description="info key; frames with one value stay in one split")
+    energy_unit: str = Field(default="eV", description="unit of the energies in the files")
+    length_unit: str = Field(default="Ang", description="unit of the positions in the files")
 
 
 class Model(BaseModel):
@@ -107,15 +114,17 @@ class Model(BaseModel):
 
     name: str = "tensornet"
     from_: str | None = Field(
-        None, alias="from", description="a model file whose weights are trained further"
+        default=None, alias="from", description="a model file whose weights are trained further"
     )
     reference_energies: Annotated[str | dict[str, float], BeforeValidator(_energies)] = Field(
-        "auto", description="eV per element; auto: isolated atoms if present, else a ridge fit"
+        default="auto", description="eV per element; auto: isolated atoms if present, else a ridge fit"
     )
     scale: Auto = Field(
-        "auto", description="eV; auto: force rms (times 1 A), or the spread of the energy per atom"
+        default="auto", description="eV; auto: force rms (times 1 A), or the spread of the energy per atom"
     )
-    shift: Auto = Field("auto", description="eV per atom; auto: the mean that the reference energies leave")
+    shift: Auto = Field(
+        default="auto", description="eV per atom; auto: the mean that the reference energies leave"
+    )
 
     @property
     def options(self) -> dict[str, Any]:
@@ -127,11 +136,13 @@ class Schedule(Section):
     """How the learning rate goes on after the warm-up."""
 
     name: Literal["plateau", "cosine", "constant"] = "cosine"
-    factor: float = Field(0.8, gt=0, lt=1, description="plateau: the rate is multiplied by this")
+    factor: float = Field(default=0.8, gt=0, lt=1, description="plateau: the rate is multiplied by this")
     patience: int = Field(
-        25, ge=0, description="plateau: epochs without a better validation loss before that"
+        default=25, ge=0, description="plateau: epochs without a better validation loss before that"
     )
-    min_lr: float = Field(1e-6, ge=0, description="plateau and cosine: the rate does not fall below this")
+    min_lr: float = Field(
+        default=1e-6, ge=0, description="plateau and cosine: the rate does not fall below this"
+    )
 
 
 class Loss(Section):
@@ -141,36 +152,40 @@ class Loss(Section):
     in eV/atom, eV/A and eV/A^3.
     """
 
-    energy: float = Field(1.0, ge=0)
-    forces: float = Field(10.0, ge=0)
-    stress: float = Field(1.0, ge=0)
+    energy: Weight = Field(default="auto", description="auto: 1 where there are energies")
+    forces: Weight = Field(default="auto", description="auto: 10 where there are forces")
+    stress: Weight = Field(default="auto", description="auto: 1 where there is stress")
     kind: Literal["mse", "mae", "huber"] = "mse"
-    delta: float = Field(0.1, gt=0, description="huber: errors above this count linearly")
+    delta: float = Field(default=0.1, gt=0, description="huber: errors above this count linearly")
     normalize: bool = True
 
 
 class Train(Section):
     """How the weights are found."""
 
-    epochs: int = Field(200, gt=0)
+    epochs: int = Field(default=200, gt=0)
     batch: Batch = "auto"
-    lr: float = Field(1e-3, gt=0)
-    warmup: int = Field(500, ge=0, description="steps over which the rate rises linearly")
+    lr: float = Field(default=1e-3, gt=0)
+    warmup: int = Field(default=500, ge=0, description="steps over which the rate rises linearly")
     schedule: Annotated[Schedule, BeforeValidator(_schedule)] = Schedule()
-    weight_decay: float = Field(0.0, ge=0)
-    clip: float | None = Field(10.0, gt=0, description="largest norm of the gradient")
+    weight_decay: float = Field(default=0.0, ge=0)
+    clip: float | None = Field(default=10.0, gt=0, description="largest norm of the gradient")
     ema: float = Field(
-        0.999, ge=0, lt=1, description="decay of the averaged weights; 0 switches the average off"
+        default=0.999, ge=0, lt=1, description="decay of the averaged weights; 0 switches the average off"
     )
     loss: Loss = Loss()
     patience: int | None = Field(
-        None, gt=0, description="stop after so many epochs without a better validation loss"
+        default=None, gt=0, description="stop after so many epochs without a better validation loss"
     )
     precision: Literal["float32", "float64"] = "float32"
-    seed: int = Field(1, ge=0)
-    max_minutes: float | None = Field(None, gt=0, description="end cleanly before so much time has passed")
-    device: str = Field("auto", description="auto, cpu, cuda, or cuda:1")
-    tensorboard: bool = Field(False, description="write curves for TensorBoard too (an extra package)")
+    seed: int = Field(default=1, ge=0)
+    max_minutes: float | None = Field(
+        default=None, gt=0, description="end cleanly before so much time has passed"
+    )
+    device: str = Field(default="auto", description="auto, cpu, cuda, or cuda:1")
+    tensorboard: bool = Field(
+        default=False, description="write curves for TensorBoard too (an extra package)"
+    )
 
 
 class Config(Section):
@@ -265,13 +280,20 @@ class _Dumper(yaml.SafeDumper):
     """Quotes every string that YAML 1.1 readers take for something else; numbers keep their point."""
 
 
-def _float(dumper: yaml.SafeDumper, value: float) -> yaml.Node:
-    text = repr(value)
+def _float(dumper: yaml.SafeDumper, value: float) -> yaml.ScalarNode:
+    mantissa, mark, exponent = repr(value).partition("e")
+    text = mantissa + ("" if "." in mantissa or not mark else ".0") + mark + exponent
     return dumper.represent_scalar(
-        "tag:yaml.org,2002:float", text if text not in ("inf", "-inf", "nan") else f".{text}"
+        "tag:yaml.org,2002:float", {"inf": ".inf", "-inf": "-.inf", "nan": ".nan"}.get(text, text)
     )
 
 
+def _str(dumper: yaml.SafeDumper, value: str) -> yaml.ScalarNode:
+    style = None if config_reader.scalar(value) == value else "'"
+    return dumper.represent_scalar("tag:yaml.org,2002:str", value, style)
+
+
 _Dumper.add_representer(float, _float)
+_Dumper.add_representer(str, _str)
 
 __all__ = ["Config", "ConfigError", "Problem"]

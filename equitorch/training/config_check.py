@@ -1,6 +1,5 @@
 """What is wrong with a config, in sentences: unknown keys, wrong types, files that are not there."""
 
-import importlib
 import inspect
 import json
 from collections.abc import Sequence
@@ -75,7 +74,7 @@ def _message(details: ErrorDetails) -> str:
         hint = f"; did you mean '{near[0]}'?" if near else ""
         return f"expected one of {', '.join(allowed)}, got {given!r}{hint}"
     if kind in _BOUNDS:
-        return f"expected a number {_BOUNDS[kind]} {context[_BOUND_KEYS[kind]]}, got {given!r}"
+        return f"expected a number {_BOUNDS[kind]} {context[_BOUND_KEYS[kind]]:g}, got {given!r}"
     if kind in _NOUNS:
         return f"expected {_NOUNS[kind]}, got {given!r}"
     return f"{details['msg']}, got {given!r}"
@@ -93,16 +92,14 @@ def explain(error: ValidationError, model: type[BaseModel], document: Document) 
     return [document.problem(key, message) for key, message in found.items()]
 
 
-def model_class(name: str) -> Any:
-    """The class that the table of models gives a name."""
-    from equitorch.models.checkpoint import MODELS
+def _class(name: str) -> type:
+    from equitorch.models.checkpoint import model_class
 
-    module, _, attribute = MODELS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    return model_class(name)
 
 
 def _parameters(name: str) -> dict[str, inspect.Parameter]:
-    parameters = inspect.signature(model_class(name)).parameters
+    parameters = inspect.signature(_class(name)).parameters
     kinds = (inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     return {key: parameter for key, parameter in parameters.items() if parameter.kind in kinds}
 
@@ -135,7 +132,7 @@ def model_problems(document: Document) -> list[Problem]:
         if key not in parameters:
             message = f"unknown setting; {suggestion(key, allowed)}"
             problems.append(document.problem(("model", key), message))
-        elif message := _type_problem(model_class(name), key, value):
+        elif message := _type_problem(_class(name), key, value):
             problems.append(document.problem(("model", key), message))
     for key, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and key not in values and "from" not in values:
@@ -146,7 +143,7 @@ def model_problems(document: Document) -> list[Problem]:
 def _type_problem(model: Any, key: str, value: Any) -> str:
     """Compare a value with the annotation of the constructor's keyword; empty where it fits."""
     try:
-        hint = get_type_hints(model.__init__ if isinstance(model, type) else model).get(key)
+        hint = get_type_hints(model.__init__).get(key)
     except (NameError, TypeError):
         return ""
     if hint is None:
@@ -170,8 +167,10 @@ def file_problems(document: Document) -> list[Problem]:
     """Name every file of the config that is not there, and the file that was probably meant."""
     data, model = document.values.get("data", {}), document.values.get("model", {})
     wanted: list[tuple[Key, str]] = []
-    for key in ("train", "valid", "test") if isinstance(data, dict) else ():
-        wanted += [(("data", key), name) for name in _names(data.get(key)) if not name.strip().endswith("%")]
+    for split in ("train", "valid", "test") if isinstance(data, dict) else ():
+        wanted += [
+            (("data", split), name) for name in _names(data.get(split)) if not name.strip().endswith("%")
+        ]
     if isinstance(model, dict):
         wanted += [(("model", "from"), name) for name in _names(model.get("from"))]
     problems = []

@@ -1,4 +1,4 @@
-"""YAML 1.2 as scientists write it, with the line of every key: ``1e-3`` is a number and ``No`` is nobelium."""
+"""YAML 1.2 as scientists write it, with the line of every key: 1e-3 is a number, No is nobelium."""
 
 import re
 from collections.abc import Sequence
@@ -102,9 +102,9 @@ def scalar(text: str) -> Any:
 
 
 def parse(text: str, source: str = "") -> Document:
-    """Read YAML text into plain values with line numbers; problems are collected, never raised.
+    r"""Read YAML text into plain values with line numbers; problems are collected, never raised.
 
-    >>> parse("train:\\n  lr: 1e-3").values
+    >>> parse("train:\n  lr: 1e-3").values
     {'train': {'lr': 0.001}}
     """
     document = Document(sources={(): source})

@@ -1,7 +1,7 @@
 """AdamW, the learning rate of every step, and the averaged weights."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -33,7 +33,7 @@ class LearningRate:
         \eta_t = \eta \min(1, (t + 1) / t_w) \cdot f_t, \quad
         f_t^{\cos} = \eta_{min} / \eta + (1 - \eta_{min} / \eta) (1 + \cos(\pi t / T)) / 2
 
-    On a plateau f is multiplied by ``factor`` once ``patience`` epochs have brought no better validation loss.
+    On a plateau f is multiplied by ``factor`` after ``patience`` epochs without a better validation loss.
 
     Args:
         base: the rate after the warm-up.
@@ -92,7 +92,7 @@ def averaged(model: nn.Module, decay: float) -> AveragedModel:
     so that short runs are not dominated by the first weights. With decay 0 it is a copy of the model.
     """
 
-    def lerp(averages: list[Tensor], weights: list[Tensor], count: Tensor | int) -> None:
+    def lerp(averages: Sequence[Tensor], weights: Sequence[Tensor], count: Tensor | int) -> None:
         steps = int(count)
         keep = min(decay, (1 + steps) / (10 + steps))
         floating = [(a, w) for a, w in zip(averages, weights, strict=True) if a.is_floating_point()]

@@ -52,6 +52,14 @@ class Processes:
             for tensor in [*module.parameters(), *module.buffers()]:
                 dist.broadcast(tensor.data, 0)
 
+    def gather(self, words: Sequence[str]) -> list[str]:
+        """The words of all processes, one after the other."""
+        if self.world == 1:
+            return list(words)
+        lists: list[list[str]] = [[] for _ in range(self.world)]
+        dist.all_gather_object(lists, list(words))
+        return [word for found in lists for word in found]
+
     def any(self, flag: bool, device: torch.device) -> bool:
         """Whether the flag is up in any process."""
         if self.world == 1:
