@@ -5,6 +5,15 @@ from equitorch.reps.angular_momentum import so3_generators as so3_generators
 from equitorch.reps.angular_momentum import su2_generators as su2_generators
 from equitorch.reps.angular_momentum import wigner_3j as wigner_3j
 from equitorch.reps.cartesian import CartesianTensor as CartesianTensor
+from equitorch.reps.convention import common_channels as common_channels
+from equitorch.reps.convention import from_cuequivariance as from_cuequivariance
+from equitorch.reps.convention import from_e3nn as from_e3nn
+from equitorch.reps.convention import from_zpolar as from_zpolar
+from equitorch.reps.convention import linear_blocks as linear_blocks
+from equitorch.reps.convention import rows_of as rows_of
+from equitorch.reps.convention import to_cuequivariance as to_cuequivariance
+from equitorch.reps.convention import to_e3nn as to_e3nn
+from equitorch.reps.convention import to_zpolar as to_zpolar
 from equitorch.reps.coupling import Coupling as Coupling
 from equitorch.reps.irreps import Irrep as Irrep
 from equitorch.reps.irreps import Irreps as Irreps

@@ -1,8 +1,8 @@
 """Rows of harmonics as functions on the sphere: quadrature grids, and the way there and back.
 
 The sphere has the polar axis y, like everything here: the point at (beta, alpha) is
-(sin beta sin alpha, cos beta, sin beta cos alpha), and a harmonic is a Legendre function of beta times a wave in
-alpha.
+(sin beta sin alpha, cos beta, sin beta cos alpha), and a harmonic is a Legendre function of beta times a wave
+in alpha.
 """
 
 from __future__ import annotations
