@@ -1,4 +1,4 @@
-"""Multilinear forms as differentiable operators: the derivative is the same form with another slot left open."""
+"""Multilinear forms as operators: a derivative is the same form with another slot left open."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equitorch.ops.backend import fused
+from equitorch.ops.backend import fused, traced
 
 Kernel = Callable[[int, list[Tensor], list[Tensor], list[int]], Tensor]
 
@@ -67,7 +67,7 @@ class Multilinear:
         self, open_slot: int, operands: Sequence[Tensor], plan: Sequence[Tensor], sizes: Sequence[int] = ()
     ) -> Tensor:
         xs, plan, sizes = list(operands), list(plan), list(sizes)
-        if torch.compiler.is_compiling():
+        if traced(*xs):
             return self.op(xs, open_slot, plan, sizes)
         kernel = self._kernel(xs)
         if kernel is None:
@@ -106,7 +106,7 @@ class Multilinear:
         for k in range(ctx.count):
             slot, filled = _swap(xs, k, ctx.open_slot, grad)
             grads.append(self.op(filled, slot, plan, ctx.sizes) if wanted[k] else None)
-        return grads, None, [None] * len(plan), [None] * len(ctx.sizes)
+        return grads, None, [None] * len(plan), None if ctx.sizes else []
 
 
 def _swap(operands: list[Tensor], k: int, open_slot: int, grad: Tensor) -> tuple[int, list[Tensor]]:

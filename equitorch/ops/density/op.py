@@ -16,7 +16,7 @@ def _cpu() -> Kernel:
     return kernel
 
 
-_density = Multilinear("density", reference=reference, fake=fake)
+_density = Multilinear("density", reference=reference, fake=fake, cpu=_cpu)
 
 
 def density(weight: Tensor, species: Tensor, angle: Tensor, degree: Tensor, plan: EdgePlan) -> Tensor:

@@ -16,7 +16,7 @@ def _cpu() -> Kernel:
     return kernel
 
 
-_message = Multilinear("message", reference=reference, fake=fake)
+_message = Multilinear("message", reference=reference, fake=fake, cpu=_cpu)
 
 
 def message(weight: Tensor, feature: Tensor, degree: Tensor, plan: EdgePlan) -> Tensor:
@@ -41,7 +41,7 @@ def message(weight: Tensor, feature: Tensor, degree: Tensor, plan: EdgePlan) -> 
     pairs, _, channels = weight.shape
     if pairs != plan.num_pairs or feature.shape[1:] != (degree.shape[0], channels):
         raise ValueError(
-            f"message expects weight (pairs = {plan.num_pairs}, degrees, channels) and feature (nodes, rows = "
-            f"{degree.shape[0]}, channels), got {tuple(weight.shape)} and {tuple(feature.shape)}"
+            f"message expects weight ({plan.num_pairs} pairs, degrees, channels) and feature (nodes, "
+            f"{degree.shape[0]} rows, channels), got {tuple(weight.shape)} and {tuple(feature.shape)}"
         )
     return _message(RECEIVER, [weight, feature], [*plan, degree], [weight.shape[1]])
