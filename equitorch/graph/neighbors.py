@@ -10,6 +10,7 @@ from torch import Tensor
 
 _DENSE_ATOMS = 128  # up to this size all pairs of a molecule are cheaper than a cell list
 _DENSE_PAIRS = 4_000_000  # pairs looked at together
+_VAST = 64.0  # cutoffs; a cell list over more empty space than that wastes memory
 _OVERLAP = 1e-3  # Angstrom; no two nuclei are ever this near
 
 
@@ -121,14 +122,18 @@ def _cell_list(points: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> Edge
     atoms = points.shape[0]
     if atoms == 0:
         return Edges(points.new_empty(2, 0).long(), points.new_empty(0, 3), points.new_empty(0).long())
-    box = _complete_cell(cell, pbc)
-    compact = _close_gaps(points, box, pbc, cutoff)
+    vacant, periodic = _cut_vacuum(points, cell, pbc, cutoff)
+    box = _complete_cell(cell, periodic)
+    compact = _close_gaps(points - vacant @ cell, box, periodic, cutoff)
+    home = torch.floor(torch.linalg.solve(box, compact, left=False)) * periodic
+    compact = compact - home @ box  # vesin is slow for atoms far outside the cell
     on_cpu = points.device.type == "cpu"
     threads = torch.get_num_threads() if on_cpu and atoms > 256 else 1
     search = NeighborList(cutoff, full_list=False, n_threads=threads)
-    i, j, shift, distance = search.compute(compact, box, pbc, "ijSd")
+    i, j, shift, distance = search.compute(compact, box, periodic, "ijSd")
+    home = home + vacant
     _refuse_overlap(distance, torch.stack([j, i]))
-    return mirror(i, j, shift.to(torch.float64), atoms)
+    return mirror(i, j, shift + (home[i] - home[j]), atoms)
 
 
 def mirror(i: Tensor, j: Tensor, shift: Tensor, atoms: int) -> Edges:
@@ -181,16 +186,37 @@ def _complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
     return whole
 
 
+def _cut_vacuum(points: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tuple[Tensor, Tensor]:
+    """Lattice vectors to subtract so that vast vacuum need not be periodic, and what still is.
+
+    Where the atoms leave a gap wider than the cutoff, no edge crosses the boundary put into that gap.
+    """
+    box = _complete_cell(cell, pbc)
+    inverse = torch.linalg.inv(box)
+    vast = (1 / torch.linalg.vector_norm(inverse, dim=0) > _VAST * cutoff) & pbc
+    vacant, periodic = torch.zeros_like(points), pbc.clone()
+    for axis in vast.nonzero().flatten().tolist():
+        height = 1 / float(torch.linalg.vector_norm(inverse[:, axis]))
+        along = points @ inverse[:, axis]
+        inside = torch.sort(along - torch.floor(along)).values
+        gap = inside.diff(prepend=inside[-1:] - 1)
+        if float(gap.max()) * height > 2 * cutoff:
+            origin = inside[gap.argmax()] - gap.max() / 2
+            vacant[:, axis] = torch.floor(along - origin)
+            periodic[axis] = False
+    return vacant, periodic
+
+
 def _close_gaps(points: Tensor, box: Tensor, pbc: Tensor, cutoff: float) -> Tensor:
     """Move fragments that are far apart along an open direction nearer, but never within the cutoff.
 
-    A cell list over empty space costs memory without bound; no neighbour is gained or lost here.
+    No neighbour is gained or lost.
     """
     open_axes = box[~pbc]
     for axis in open_axes:
         along = points @ axis
         low, high = torch.aminmax(along)
-        if float(high - low) <= 64 * cutoff:
+        if float(high - low) <= _VAST * cutoff:
             continue
         height, order = torch.sort(along)
         gap = height.diff(prepend=height[:1])
