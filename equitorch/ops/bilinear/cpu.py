@@ -18,14 +18,16 @@ def bilinear(open_slot: int, operands: list[Tensor], plan: list[Tensor], sizes: 
     index, value, start = plan[3 * open_slot : 3 * open_slot + 3]
     rows, width = start.shape[0] - 1, max(a.shape[2], b.shape[2])
     out = a.new_empty(a.shape[0], rows, sizes[open_slot])
+    if out.numel() == 0:
+        return out
     left, right = array(index)
     if a.shape[2] < b.shape[2]:
         a, b, left, right = b, a, right, left
     entries = left, right, array(value.to(a.dtype)), array(start)
     work = 2 * a.shape[0] * value.shape[0] * width
-    if width > 1 and out.shape[2] == 1:
+    if width != 1 and out.shape[2] == 1:  # also a sum over no channels at all
         _summed(array(a), array(b), *entries, array(out), work=work)
-    elif width > 1 and b.shape[2] == 1:
+    elif out.shape[2] > b.shape[2]:
         _scaled(array(a), array(b), *entries, array(out), work=work)
     else:
         _joined(array(a), array(b), *entries, array(out), work=work)

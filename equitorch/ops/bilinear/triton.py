@@ -20,15 +20,9 @@ def _bilinear(
     total = tl.zeros([BLOCK], ACC)
     for t in range(tl.load(start + row), tl.load(start + row + 1)):
         x_row, y_row = item * I + tl.load(left + t), item * J + tl.load(right + t)
-        if A_WIDE:
-            x = tl.load(a + x_row * C + c, mask, 0.0).to(ACC)
-        else:
-            x = tl.load(a + x_row).to(ACC)
-        if B_WIDE:
-            y = tl.load(b + y_row * C + c, mask, 0.0).to(ACC)
-        else:
-            y = tl.load(b + y_row).to(ACC)
-        total += tl.load(value + t).to(ACC) * x * y
+        x = tl.load(a + x_row * C + c, mask, 0.0) if A_WIDE else tl.load(a + x_row)
+        y = tl.load(b + y_row * C + c, mask, 0.0) if B_WIDE else tl.load(b + y_row)
+        total += tl.load(value + t).to(ACC) * x.to(ACC) * y.to(ACC)
     tl.store(out + (item * K + row) * C + c, total, mask)
 
 
