@@ -6,6 +6,7 @@ from equitorch.layers.activation import ShiftedSoftplus as ShiftedSoftplus
 from equitorch.layers.activation import normalize2mom as normalize2mom
 from equitorch.layers.activation import ssp as ssp
 from equitorch.layers.batch_norm import BatchNorm as BatchNorm
+from equitorch.layers.constant import Constant as Constant
 from equitorch.layers.cutoff import CosineCutoff as CosineCutoff
 from equitorch.layers.cutoff import PolynomialCutoff as PolynomialCutoff
 from equitorch.layers.dropout import Dropout as Dropout
@@ -13,6 +14,7 @@ from equitorch.layers.embedding import ElementEmbedding as ElementEmbedding
 from equitorch.layers.extract import Extract as Extract
 from equitorch.layers.extract import ExtractIr as ExtractIr
 from equitorch.layers.gate import Gate as Gate
+from equitorch.layers.linear import Linear as Linear
 from equitorch.layers.mlp import MLP as MLP
 from equitorch.layers.mlp import FullyConnectedNet as FullyConnectedNet
 from equitorch.layers.norm import LayerNorm as LayerNorm
@@ -23,3 +25,7 @@ from equitorch.layers.radial_basis import ExpNormBasis as ExpNormBasis
 from equitorch.layers.radial_basis import GaussianBasis as GaussianBasis
 from equitorch.layers.radial_basis import soft_one_hot_linspace as soft_one_hot_linspace
 from equitorch.layers.radial_basis import soft_unit_step as soft_unit_step
+from equitorch.layers.readout import ScalarReadout as ScalarReadout
+from equitorch.layers.readout import TensorReadout as TensorReadout
+from equitorch.layers.readout import VectorReadout as VectorReadout
+from equitorch.layers.readout import pool as pool

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from equitorch.layers.constant import Constant
 from equitorch.reps import Irreps
 
 
@@ -163,8 +164,6 @@ class RMSNorm(nn.Module):
     torch.Size([10, 4, 8])
     """
 
-    share: Tensor
-
     def __init__(
         self,
         irreps: Irreps | str,
@@ -185,12 +184,12 @@ class RMSNorm(nn.Module):
         self.bias = bias if centered else None
         rows = [1 / ir.dim for mul, ir in self.irreps for _ in range(mul * ir.dim)]
         share = torch.tensor(rows, dtype=torch.float64) / max(self.irreps.num_irreps, 1)
-        self.register_buffer("share", share.to(torch.get_default_dtype()), persistent=False)
+        self.share = Constant(share)
 
     def forward(self, x: Tensor) -> Tensor:
         _expect("RMSNorm", self.irreps, self.channels, x)
         x = _centered(self.irreps, x) if self.centered else x
-        mean_square = (x * x).mean(-1) @ self.share.to(x.dtype)
+        mean_square = (x * x).mean(-1) @ self.share.value.to(x)
         scale = torch.rsqrt(mean_square + self.eps)[..., None, None]
         if self.weight is None:
             return x * scale

@@ -1,0 +1,40 @@
+"""Fixed tensors of a module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+
+class Constant(nn.Module):
+    """A tensor that is no weight: never saved, and rounded once from float64 whatever dtypes came before.
+
+    A plain float64 buffer would lose its digits in ``module.float().double()``, and equivariance with them.
+
+    Args:
+        exact: the value, in float64.
+
+    >>> Constant(torch.tensor(1 / 3, dtype=torch.float64)).float().double().value.item()
+    0.3333333333333333
+    """
+
+    value: Tensor
+
+    def __init__(self, exact: Tensor) -> None:
+        super().__init__()
+        self.exact = exact.detach().to("cpu", torch.float64)
+        self.register_buffer("value", self.exact.to(torch.get_default_dtype()), persistent=False)
+
+    def forward(self) -> Tensor:
+        return self.value
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self.value = self.exact.to(self.value)
+        return self
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.exact.shape)}"

@@ -1,0 +1,277 @@
+"""The equivariant linear map between channels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from equitorch.layers.constant import Constant
+from equitorch.ops.linear import linear
+from equitorch.ops.linear.reference import Group, Layout
+from equitorch.reps import Irrep, Irreps
+
+_BLOCK = 32  # points of one species that share a copy of its weights
+
+
+class Linear(nn.Module):
+    r"""Mix the channels, and the copies, of each irrep; shift the invariant ones.
+
+    .. math:: y_{q m o} = f^{-1/2} \sum_{p i} W_{p i q o} \, x_{p m i} + b_{q o} \, [0e]
+
+    where p and q count the copies of an irrep, m its rows, and f the terms of the sum. By Schur's lemma every
+    linear map that commutes with O(3) has this form, so nothing is lost by the block structure. Irreps of the
+    output that the input does not have are zero.
+
+    Weights are drawn from N(0, 1), so a map keeps unit variance. They are one vector in e3nn's order whenever
+    no irrep occurs in two entries: a state of ``e3nn.o3.Linear`` can then be loaded as it is, and by
+    :meth:`load_e3nn` always.
+
+    Args:
+        irreps: how the rows of the feature transform.
+        channels_in: channels per row of the input.
+        channels_out: channels per row of the output.
+        irreps_out: how the rows of the result transform; ``irreps`` unless given.
+        bias: add a learned constant to the invariant rows.
+        species: learn as many separate maps, and choose one for each point by its index.
+        path_normalization: "element": f counts all terms; "path": every pair of entries gets the same share.
+
+    Shape:
+        x: (..., irreps.dim, channels_in) -> (..., irreps_out.dim, channels_out)
+        index: (...), int64, only with ``species``
+
+    Raises:
+        ValueError: if ``x`` does not have ``irreps.dim`` rows and ``channels_in`` channels, or ``index`` is
+            missing or superfluous.
+
+    Source:
+        Thomas et al. 2018, arXiv:1802.08219 ("self-interaction"); scale and order as in e3nn's ``o3.Linear``.
+
+    >>> Linear("0e+1o", 8, 16)(torch.randn(10, 4, 8)).shape
+    torch.Size([10, 4, 16])
+    >>> Linear("0e+1o", 8, 16, irreps_out="2x1o+0e+2e")(torch.randn(10, 4, 8)).shape
+    torch.Size([10, 12, 16])
+    """
+
+    rows_in: Tensor | None
+    rows_out: Tensor | None
+
+    def __init__(
+        self,
+        irreps: Irreps | str,
+        channels_in: int,
+        channels_out: int,
+        *,
+        irreps_out: Irreps | str | None = None,
+        bias: bool = True,
+        species: int | None = None,
+        path_normalization: str = "element",
+    ) -> None:
+        super().__init__()
+        if path_normalization not in ("element", "path"):
+            raise ValueError(
+                f"Linear expects path_normalization of element or path, got {path_normalization!r}"
+            )
+        self.irreps_in = Irreps(irreps)
+        self.irreps_out = self.irreps_in if irreps_out is None else Irreps(irreps_out)
+        self.channels_in, self.channels_out, self.species = channels_in, channels_out, species
+        self.layout, rows_in, rows_out = _grouped(self.irreps_in, self.irreps_out, channels_in, channels_out)
+        self.register_buffer("rows_in", rows_in, persistent=False)
+        self.register_buffer("rows_out", rows_out, persistent=False)
+        scale = self._fan_in(path_normalization) ** -0.5
+        uniform = bool((scale == scale[:1]).all())
+        self.uniform_scale = float(scale[0]) if uniform and scale.numel() else 1.0
+        self.scale = None if uniform else Constant(scale)
+        maps = () if species is None else (species,)
+        self.weight = nn.Parameter(torch.empty(*maps, self.layout.weights))
+        scalars = sum(mul for mul, ir in self.irreps_out if ir.is_scalar()) if bias else 0
+        self.bias = nn.Parameter(torch.empty(*maps, scalars * channels_out)) if scalars else None
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Unit variance in, unit variance out, for every irrep alike."""
+        nn.init.normal_(self.weight)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+    def forward(self, x: Tensor, index: Tensor | None = None) -> Tensor:
+        self._check(x, index)
+        weight = self.weight * (self.uniform_scale if self.scale is None else self.scale.value)
+        x = x if self.rows_in is None else x.index_select(-2, self.rows_in)
+        points = x.reshape(-1, *x.shape[-2:])
+        if index is None:
+            y = linear(points, weight, self.layout)
+        else:
+            y = _by_species(points, weight, index.reshape(-1), self.layout)
+        y = y.reshape(*x.shape[:-2], *y.shape[-2:])
+        y = y if self.rows_out is None else y.index_select(-2, self.rows_out)
+        return y if self.bias is None else self._shifted(y, self.bias if index is None else self.bias[index])
+
+    def _check(self, x: Tensor, index: Tensor | None) -> None:
+        wanted = (self.irreps_in.dim, self.channels_in)
+        if x.ndim < 2 or x.shape[-2:] != wanted:
+            raise ValueError(
+                f"{self} expects x of shape (..., {wanted[0]}, {wanted[1]}), got {tuple(x.shape)}"
+            )
+        if (index is None) != (self.species is None) or (index is not None and index.shape != x.shape[:-2]):
+            expected = "no index" if self.species is None else f"an index of shape {tuple(x.shape[:-2])}"
+            got = "none" if index is None else f"one of shape {tuple(index.shape)}"
+            raise ValueError(f"{self} expects {expected}, got {got}")
+
+    def _shifted(self, y: Tensor, bias: Tensor) -> Tensor:
+        blocks = list(y.split([mul * ir.dim for mul, ir in self.irreps_out], dim=-2))
+        bias, used = bias.unflatten(-1, (-1, self.channels_out)), 0
+        for k, (mul, ir) in enumerate(self.irreps_out):
+            if ir.is_scalar():
+                blocks[k] = blocks[k] + bias[..., used : used + mul, :]
+                used += mul
+        return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-2)
+
+    def _blocks(self) -> Iterator[tuple[int, int, tuple[slice, slice], int]]:
+        """Pairs of entries of one irrep in e3nn's order: (entry in, entry out, their copies, group)."""
+        seen_in: dict[Irrep, int] = {}
+        groups = _common(self.irreps_in, self.irreps_out)
+        for i, (mul, ir) in enumerate(self.irreps_in):
+            a = slice(seen_in.get(ir, 0), seen_in.get(ir, 0) + mul)
+            seen_in[ir], before = a.stop, 0
+            for j, (mul_out, ir_out) in enumerate(self.irreps_out):
+                if ir_out == ir:
+                    yield i, j, (a, slice(before, before + mul_out)), groups.index(ir)
+                    before += mul_out
+
+    def _fan_in(self, path_normalization: str) -> Tensor:
+        """For each weight, the number f by whose root it is divided."""
+        fan_in = torch.ones(self.layout.weights, dtype=torch.float64)
+        views = [view for _, view in self.layout.with_weights(fan_in)]
+        for i, j, (a, b), group in self._blocks():
+            partners = [mul for mul, ir in self.irreps_in if ir == self.irreps_out[j].ir]
+            terms = self.irreps_in[i].mul * len(partners) if path_normalization == "path" else sum(partners)
+            views[group][a, :, b] = max(terms * self.channels_in, 1)
+        return fan_in
+
+    @torch.no_grad()
+    def load_e3nn(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        """Take over the flat weights (and biases) of an ``e3nn.o3.Linear`` between the same irreps.
+
+        Args:
+            weight: e3nn's ``weight``; its multiplicities are our copies times channels. Shape (..., weights).
+            bias: e3nn's ``bias``, if both have one.
+
+        Raises:
+            ValueError: if the numbers of weights differ.
+        """
+        if weight.shape != self.weight.shape:
+            raise ValueError(
+                f"{self} expects weights of shape {tuple(self.weight.shape)}, got {tuple(weight.shape)}"
+            )
+        used, maps = 0, self.weight.shape[:-1]
+        for ours, (a, b) in self._views(self.weight):
+            shape = (*maps, a.stop - a.start, self.channels_in, b.stop - b.start, self.channels_out)
+            count = shape[-4] * shape[-3] * shape[-2] * shape[-1]
+            ours[..., a, :, b, :] = weight[..., used : used + count].reshape(shape).to(ours)
+            used += count
+        if self.bias is not None and bias is not None and bias.numel():
+            self.bias.copy_(bias)
+
+    @torch.no_grad()
+    def e3nn_weight(self) -> Tensor:
+        """The weights in the order of ``e3nn.o3.Linear``. Shape (..., weights)."""
+        parts = [ours[..., a, :, b, :].flatten(-4) for ours, (a, b) in self._views(self.weight)]
+        return torch.cat(parts, dim=-1) if parts else self.weight.detach().clone()
+
+    def _views(self, weight: Tensor) -> Iterator[tuple[Tensor, tuple[slice, slice]]]:
+        starts = [0]
+        for group in self.layout.groups:
+            a, c, b, d = self.layout.shape(group)
+            starts.append(starts[-1] + a * c * b * d)
+        for _, _, copies, g in self._blocks():
+            view = weight[..., starts[g] : starts[g + 1]].unflatten(
+                -1, self.layout.shape(self.layout.groups[g])
+            )
+            yield view, copies
+
+    def __repr__(self) -> str:
+        irreps = (
+            f"{self.irreps_in}"
+            if self.irreps_in == self.irreps_out
+            else f"{self.irreps_in} -> {self.irreps_out}"
+        )
+        species = "" if self.species is None else f", species={self.species}"
+        return f"Linear({irreps}, {self.channels_in} -> {self.channels_out}{species})"
+
+
+def _common(irreps_in: Irreps, irreps_out: Irreps) -> list[Irrep]:
+    """The irreps that both have, in the order of the input."""
+    return [ir for ir in dict.fromkeys(irreps_in.copies) if irreps_out.count(ir)]
+
+
+def _grouped(
+    irreps_in: Irreps, irreps_out: Irreps, channels_in: int, channels_out: int
+) -> tuple[Layout, Tensor | None, Tensor | None]:
+    """Groups of rows that mix, and the row permutations that make groups contiguous, where they are not."""
+    common = _common(irreps_in, irreps_out)
+    order_in, first_in = _ordered(irreps_in)
+    order_out, first_out = _ordered(irreps_out)
+    groups = [
+        Group(first_in[ir], irreps_in.count(ir), first_out[ir], irreps_out.count(ir), ir.dim) for ir in common
+    ]
+    layout = Layout(irreps_in.dim, channels_in, irreps_out.dim, channels_out, groups)
+    return layout, order_in, None if order_out is None else order_out.argsort()
+
+
+def _ordered(irreps: Irreps) -> tuple[Tensor | None, dict[Irrep, int]]:
+    """The rows of each irrep one after another, None if they are so already, and where each irrep starts."""
+    kinds = list(dict.fromkeys(irreps.copies))
+    first, row = {}, 0
+    for ir in kinds:
+        first[ir], row = row, row + irreps.count(ir) * ir.dim
+    if len(irreps.simplify()) == len(kinds):
+        return None, first
+    return torch.cat([irreps.rows(ir) for ir in kinds]), first
+
+
+def _by_species(x: Tensor, weight: Tensor, index: Tensor, layout: Layout) -> Tensor:
+    """Each point by the map of its species, without a copy of the weights for each point.
+
+    The points of a species fill blocks of fixed size, padded with zeros; a block has one copy of its weights.
+    The number of blocks depends on shapes only, so that nothing waits for the device.
+    """
+    points, species = x.shape[0], weight.shape[0]
+    blocks = points // _BLOCK + species
+    count = torch.zeros(species, dtype=torch.int64, device=x.device).index_add(
+        0, index, torch.ones_like(index)
+    )
+    needed = (count + _BLOCK - 1) // _BLOCK
+    ends, order = needed.cumsum(0), index.argsort(stable=True)
+    ordered = index[order]
+    rank = torch.arange(points, device=x.device) - (count.cumsum(0) - count)[ordered]
+    slot = torch.empty_like(order).scatter(0, order, (ends - needed)[ordered] * _BLOCK + rank)
+    owner = torch.searchsorted(ends, torch.arange(blocks, device=x.device), right=True).clamp(max=species - 1)
+    padded = x.new_zeros(blocks * _BLOCK, *x.shape[1:]).index_copy(0, slot, x).unflatten(0, (blocks, _BLOCK))
+    chosen = weight[owner]
+    y = _blockwise(padded, chosen, layout)
+    return y.flatten(0, 1).index_select(0, slot)
+
+
+def _blockwise(x: Tensor, weight: Tensor, layout: Layout) -> Tensor:
+    """Blocks (blocks, points, rows, channels), each by its own weights (blocks, weights)."""
+    start, parts = 0, []
+    for g in layout.groups:
+        a, c, b, d = layout.shape(g)
+        w = weight[:, start : start + a * c * b * d].reshape(-1, 1, a * c, b * d)
+        start += a * c * b * d
+        block = x[:, :, g.first_in : g.first_in + a * g.dim].unflatten(2, (a, g.dim))
+        mixed = block.permute(0, 3, 1, 2, 4).flatten(3) @ w  # (blocks, dim, points, copies * channels)
+        mixed = mixed.unflatten(3, (b, d)).permute(0, 2, 3, 1, 4).flatten(2, 3)
+        parts.append((g.first_out, mixed))
+    return _placed(parts, x.new_zeros(*x.shape[:2], layout.rows_out, layout.channels_out))
+
+
+def _placed(parts: Sequence[tuple[int, Tensor]], zeros: Tensor) -> Tensor:
+    """Blocks of rows at their places, zeros elsewhere."""
+    rows, filled = [], 0
+    for first, part in sorted(parts, key=lambda pair: pair[0]):
+        rows += [zeros[:, :, filled:first], part]
+        filled = first + part.shape[2]
+    return torch.cat([*rows, zeros[:, :, filled:]], dim=2)

@@ -1,0 +1,27 @@
+"""equitorch/layers/constant.py"""
+
+import copy
+
+import pytest
+import torch
+
+from equitorch.layers import Constant
+
+THIRD = torch.tensor([1 / 3], dtype=torch.float64)
+
+
+def test_is_rounded_once():
+    constant = Constant(THIRD)
+    assert constant.value.dtype == torch.float32
+    assert torch.equal(constant.bfloat16().float().double().value, THIRD)
+    plain = torch.nn.Module()
+    plain.register_buffer("value", THIRD)
+    assert not torch.equal(plain.float().double().value, THIRD)  # what it is for
+
+
+def test_is_no_weight():
+    constant = torch.nn.Sequential(Constant(THIRD))
+    assert not constant.state_dict()
+    assert not list(constant.parameters())
+    assert torch.equal(copy.deepcopy(constant).double()[0](), THIRD)
+    assert constant.to("meta").to_empty(device="cpu")[0]().item() == pytest.approx(1 / 3)
