@@ -24,6 +24,7 @@ def assert_equivariant(
     batch: tuple[int, ...] = (5,),
     seed: int = 0,
     atol: float = 1e-9,
+    device: torch.device | str = "cpu",
 ) -> None:
     r"""Require f(g x) == g f(x), for a random element g of every component of the group.
 
@@ -40,13 +41,14 @@ def assert_equivariant(
         batch: the leading axes.
         seed: of the random inputs and elements.
         atol: the largest error allowed, relative to max(1, largest component of the result).
+        device: where the function runs.
 
     Raises:
         AssertionError: naming the worst row of the output.
 
     >>> assert_equivariant(lambda x: x / (1 + x.square().sum(dim=-2, keepdim=True)), ["1o"], "1o")
     """
-    error, row, rep = _worst(function, inputs, output, channels, batch, seed)
+    error, row, rep = _worst(function, inputs, output, channels, batch, seed, device)
     if not error <= atol:  # a NaN must fail
         raise AssertionError(f"row {row} of {rep} is off by {error:.2e} (atol {atol:.0e})")
 
@@ -59,13 +61,14 @@ def equivariance_error(
     channels: int | Sequence[int] = 4,
     batch: tuple[int, ...] = (5,),
     seed: int = 0,
+    device: torch.device | str = "cpu",
 ) -> float:
     """The largest deviation that ``assert_equivariant`` looks at, as a number; the arguments are the same.
 
     >>> equivariance_error(lambda x: x + 1, ["1o"], "1o") > 0.1
     True
     """
-    return _worst(function, inputs, output, channels, batch, seed)[0]
+    return _worst(function, inputs, output, channels, batch, seed, device)[0]
 
 
 def transform(rep: Rep | str, g: Tensor, x: Tensor) -> Tensor:
@@ -110,7 +113,7 @@ def random_elements(group: str, generator: torch.Generator | None = None) -> lis
         proper = torch.matrix_exp(0.5 * _randn(n, n, generator=generator))
         return [proper, proper * _reflection(n, 0)]
     if q:
-        metric = torch.diag(torch.cat([torch.ones(n), -torch.ones(q)]).double())
+        metric = torch.diag(torch.tensor([1.0] * n + [-1.0] * q, dtype=torch.float64, device="cpu"))
         near = _random_exponential(metric, -1, generator)
         signs = [_reflection(n + q, 0), _reflection(n + q, n), _reflection(n + q, 0) * _reflection(n + q, n)]
         kept = signs if family == "O" else signs[2:]
@@ -148,7 +151,9 @@ def random_irreps(
     """
     drawn = []
     for _ in range(entries):
-        l, mul, p = (int(torch.randint(n, (), generator=generator)) for n in (lmax + 1, max_mul + 1, 2))
+        l, mul, p = (
+            int(torch.randint(n, (), generator=generator, device="cpu")) for n in (lmax + 1, max_mul + 1, 2)
+        )
         drawn.append((mul, Irrep(l, 0 if group == "SO(3)" else 2 * p - 1)))
     irreps = Irreps(drawn)
     return irreps if irreps.dim else irreps + Irreps([drawn[0][1]])
@@ -158,7 +163,7 @@ def symplectic_form(n: int) -> Tensor:
     """The form that Sp(n) leaves alone: blocks (0, 1; -1, 0) of size n / 2. Shape (n, n), float64."""
     if n % 2:
         raise ValueError(f"Sp(n) expects an even n, got {n}")
-    one = torch.eye(n // 2, dtype=torch.float64)
+    one = torch.eye(n // 2, dtype=torch.float64, device="cpu")
     zero = torch.zeros_like(one)
     return torch.cat([torch.cat([zero, one], dim=1), torch.cat([-one, zero], dim=1)])
 
@@ -170,6 +175,7 @@ def _worst(
     channels: int | Sequence[int],
     batch: tuple[int, ...],
     seed: int,
+    device: torch.device | str,
 ) -> tuple[float, int, Rep]:
     reps = [_as_rep(rep) for rep in inputs]
     outputs = [_as_rep(rep) for rep in ([output] if isinstance(output, (str, Rep)) else output)]
@@ -177,6 +183,7 @@ def _worst(
     elements = random_elements(_shared_group([*reps, *outputs]), generator)
     sizes = [channels] * len(reps) if isinstance(channels, int) else list(channels)
     xs = [_randn(*batch, rep.dim, c, generator=generator) for rep, c in zip(reps, sizes, strict=True)]
+    xs = [x.to(device) for x in xs]
     plain = _as_list(function(*xs), outputs)
     worst = (0.0, 0, outputs[0])
     for g in elements:
@@ -214,18 +221,20 @@ def _shared_group(reps: Sequence[Rep]) -> str:
 
 
 def _randn(*size: int, generator: torch.Generator | None) -> Tensor:
-    return torch.randn(*size, generator=generator, dtype=torch.float64)
+    return torch.randn(*size, generator=generator, dtype=torch.float64, device="cpu")
 
 
 def _reflection(n: int, axis: int) -> Tensor:
     """A factor for the columns of a matrix that mirrors one axis."""
-    sign = torch.ones(n, dtype=torch.float64)
+    sign = torch.ones(n, dtype=torch.float64, device="cpu")
     sign[axis] = -1
     return sign
 
 
 def _random_permutation(n: int, even: bool, generator: torch.Generator | None) -> Tensor:
-    matrix = torch.eye(n, dtype=torch.float64)[torch.randperm(n, generator=generator)]
+    matrix = torch.eye(n, dtype=torch.float64, device="cpu")[
+        torch.randperm(n, generator=generator, device="cpu")
+    ]
     if even and torch.linalg.det(matrix) < 0:
         matrix = matrix[[1, 0, *range(2, n)]]
     return matrix

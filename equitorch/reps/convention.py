@@ -2,8 +2,8 @@
 
 Inside, a feature is (..., rows, channels). e3nn keeps one flat axis, entry after entry, each as
 (mul, 2 l + 1) (``mul_ir``); cuEquivariance also writes (2 l + 1, mul) (``ir_mul``). With C channels, an entry
-``mul x ir`` becomes mul / C copies of ir, and e3nn's copy u is our copy u // C in channel u % C. C defaults to the
-greatest common divisor of the multiplicities: equal ones all become channels, and ``16x0e+8x1o`` becomes
+``mul x ir`` becomes mul / C copies of ir, and e3nn's copy u is our copy u // C in channel u % C. C defaults
+to the greatest common divisor of the multiplicities: equal ones all become channels, and ``16x0e+8x1o`` becomes
 ``2x0e+1x1o`` with 8.
 """
 
@@ -112,8 +112,8 @@ def linear_blocks(
 ) -> dict[tuple[int, int], Tensor]:
     """The flat weight of e3nn's (and cuEquivariance's) ``Linear``, as what mixes our copies and channels.
 
-    The flat vector holds one matrix (mul_in, mul_out) for every pair of entries of one irrep, the pairs of the
-    first input entry first. Neither library's normalisation, 1 / sqrt(sum of mul_in) in e3nn, is applied.
+    The flat vector holds one matrix (mul_in, mul_out) for every pair of entries of one irrep, the pairs of
+    the first input entry first. Neither library's normalisation, 1 / sqrt(sum of mul_in) in e3nn, is applied.
 
     Args:
         weight: the flat vector. Shape (..., sum of mul_in * mul_out).
@@ -142,7 +142,7 @@ def linear_blocks(
     sizes = [flat_in[i].mul * flat_out[o].mul for i, o in pairs]
     if weight.shape[-1] != sum(sizes):
         raise ValueError(
-            f"a linear map of '{flat_in}' to '{flat_out}' expects {sum(sizes)} weights, got {weight.shape[-1]}"
+            f"a linear map '{flat_in}' -> '{flat_out}' expects {sum(sizes)} weights, got {weight.shape[-1]}"
         )
     blocks = weight.split(sizes, dim=-1)
     shapes = [
@@ -168,8 +168,8 @@ def to_zpolar(x: Tensor, irreps: IrrepsLike) -> Tensor:
            /                                  /
           z   rows of 1o: (x, y, z)          x   rows m = -1, 0, 1: (y, z, x)
 
-    Both count m = -l..l about their polar axis, without the Condon-Shortley sign. Space and its axes stay; only
-    which axis is polar changes, so the rows of a vector are the same three numbers in another order.
+    Both count m = -l..l about their polar axis, without the Condon-Shortley sign. Space and its axes stay;
+    only which axis is polar changes, so the rows of a vector are the same three numbers in another order.
 
     Args:
         x: a feature. Shape (..., irreps.dim, channels).

@@ -38,7 +38,7 @@ class Coupling:
     dims: tuple[int, int, int]
     index: Tensor
     value: Tensor
-    path: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))
+    path: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64, device="cpu"))
 
     def __post_init__(self) -> None:
         entries, path = self.value.numel(), self.path

@@ -229,11 +229,12 @@ class Irreps(TurnsBy):
 
     def lie_generators(self) -> Tensor:
         return self._blocks(
-            [ir.lie_generators() for ir in self.copies], torch.zeros(3, 0, 0, dtype=torch.float64)
+            [ir.lie_generators() for ir in self.copies],
+            torch.zeros(3, 0, 0, dtype=torch.float64, device="cpu"),
         )
 
     def discrete_generators(self) -> Tensor:
-        none = torch.zeros(1 if self.group == "O(3)" else 0, 0, 0, dtype=torch.float64)
+        none = torch.zeros(1 if self.group == "O(3)" else 0, 0, 0, dtype=torch.float64, device="cpu")
         return self._blocks([ir.discrete_generators() for ir in self.copies], none)
 
     def matrix(self, g: Tensor) -> Tensor:

@@ -146,7 +146,7 @@ class KroneckerProduct:
     def lie_generators(self) -> Tensor:
         total, size = self.reps[0].lie_generators(), self.reps[0].dim
         for rep in self.reps[1:]:
-            left, right = torch.eye(size, dtype=total.dtype), torch.eye(rep.dim, dtype=total.dtype)
+            left, right = (torch.eye(n, dtype=total.dtype, device=total.device) for n in (size, rep.dim))
             total, size = kron(total, right) + kron(left, rep.lie_generators()), size * rep.dim
         return total
 
@@ -236,7 +236,7 @@ def intertwiners(x: Rep, y: Rep, *, tolerance: float = 1e-8) -> Tensor:
 
 def invariants(rep: Rep, *, tolerance: float = 1e-8) -> Tensor:
     """An orthonormal basis of the vectors that the group leaves alone. Shape (count, rep.dim), float64."""
-    one = torch.eye(rep.dim, dtype=torch.float64)
+    one = torch.eye(rep.dim, dtype=torch.float64, device="cpu")
     conditions = torch.cat([rep.lie_generators(), rep.discrete_generators() - one])
     square = torch.einsum("aij,aik->jk", conditions, conditions)
     values, vectors = torch.linalg.eigh(square)

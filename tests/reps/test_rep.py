@@ -7,15 +7,21 @@ import torch
 from hypothesis import given
 
 from equitorch.reps import (
+    CartesianTensor,
     ChangedBasis,
+    Coupling,
     DirectSum,
     Dual,
     Irrep,
     Irreps,
     KroneckerProduct,
     Rep,
+    SphereGrid,
     intertwiners,
     invariants,
+    to_grid,
+    wigner_D,
+    wigner_steps,
 )
 from equitorch.reps.rep import block_diagonal, kron
 from equitorch.testing import random_elements, symplectic_form
@@ -127,6 +133,24 @@ def test_matrices_by_hand():
     torch.testing.assert_close(kron(a, b)[1, 3], torch.kron(a[1, 0], b[3]))
     blocks = block_diagonal([a[:, 0], b[:2]])
     torch.testing.assert_close(blocks[1], torch.block_diag(a[1, 0], b[1]))
+
+
+def test_constants_stay_on_the_cpu():
+    """Whatever the default device, and in inference mode: they are made once for everybody."""
+    with torch.device("meta"), torch.inference_mode():
+        reps = [
+            Irreps("2x1o+4e"),
+            CartesianTensor("ijk=jik"),
+            KroneckerProduct((VECTOR, Irrep("2e"))),
+            Irreps(""),
+        ]
+        made = [tensors for rep in reps for tensors in (rep.lie_generators(), rep.discrete_generators())]
+        coupling = Coupling.between(Irrep("4e"), Irrep("4e"), Irrep("3e"))
+        made += [coupling.dense(), *coupling.plan(), coupling.path, *wigner_steps(5), invariants(reps[0])]
+        made += [to_grid(SphereGrid.exact(5), 3), SphereGrid.e3nn(6, 5).points, *random_elements("O(1,3)")]
+    assert {tensor.device.type for tensor in made} == {"cpu"}
+    R = torch.eye(3, requires_grad=True)
+    wigner_D(5, R).sum().backward()
 
 
 def test_is_a_value():
