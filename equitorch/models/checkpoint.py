@@ -92,9 +92,9 @@ def load_potential(
     try:
         with _at_most(sum(t.numel() for t in tensors.values())):
             model = model_class(header["model"])(**header["options"])
-        model.to(
-            _DTYPES[header["dtype"]]
-        )  # buffers that are not saved follow; saved tensors keep their own dtype
+        saved = _DTYPES[header["dtype"]]
+        if any(p.dtype != saved for p in model.parameters()):
+            model.to(saved)  # only then: constants may be more precise than the weights
         _check_shapes(model, tensors)
         model.load_state_dict(tensors, assign=True)
         potential = Potential(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -91,9 +91,9 @@ def stress_of(virial: Tensor, cell: Tensor, pbc: Tensor) -> Tensor:
 
 
 @contextlib.contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
+def frozen(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """Let no operation prepare a weight's gradient: custom ones decide in forward what they will compute."""
-    weights = [p for p in module.parameters() if p.requires_grad]
+    weights = [p for p in parameters if p.requires_grad]
     for weight in weights:
         weight.requires_grad_(False)
     try:

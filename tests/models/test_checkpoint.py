@@ -5,6 +5,7 @@ import os
 import pickle
 import socket
 import struct
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +15,14 @@ from equitorch.graph import AtomGraph
 from equitorch.models import checkpoint
 from equitorch.models.container import peek_container, read_container, write_container
 from equitorch.models.potential import Potential
+from equitorch.models.tensornet import TensorNet
 from tests.models.toy import Toy
 
+# torch warns about itself at the first forward-mode derivative
+pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
+
 E0 = {1: -13.6, 8: -2040.123456789}
+OLD_FILES = Path(__file__).parents[1] / "data" / "models"
 
 
 @pytest.fixture(autouse=True)
@@ -29,10 +35,23 @@ def potential():
     return Potential(Toy(), reference_energies=E0, scale={1: 0.1, 8: 0.3}, shift=1 / 3, offset=0.5).eval()
 
 
+def tensornet():
+    torch.manual_seed(0)
+    return Potential(
+        TensorNet(channels=4, layers=1, radial=4, max_z=10), reference_energies=E0, scale=0.5
+    ).eval()
+
+
 def energy_and_forces(potential):
-    graph = AtomGraph.from_ase(molecule("H2O"), potential.cutoff)
-    out = potential(graph)
+    out = potential(AtomGraph.from_ase(molecule("H2O"), potential.cutoff, dtype=potential.dtype))
     return out["energy"], out["forces"]
+
+
+def write_old_file(path):
+    """How the files in tests/data/models were made, once, each by the version it is named after."""
+    old = tensornet().double()
+    energy, forces = energy_and_forces(old)
+    old.save(path, {"energy": energy.item(), "forces": forces.tolist()})
 
 
 def rewrite(path, **changes):
@@ -55,6 +74,26 @@ def test_comes_back_bit_for_bit(potential, tmp_path, dtype):
         assert torch.equal(value, state[name])
         assert value.dtype == state[name].dtype
     assert all(p.requires_grad for p in loaded.parameters())
+
+
+def test_holds_a_tensornet(tmp_path):
+    one = tensornet()
+    one.save(tmp_path / "model.eqt")
+    two = Potential.load(tmp_path)
+    for a, b in zip(energy_and_forces(one), energy_and_forces(two), strict=True):
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("path", sorted(OLD_FILES.glob("*.eqt")), ids=lambda p: p.stem)
+def test_reads_files_of_earlier_versions(path):
+    expected = checkpoint.read_header(path)["metadata"]
+    energy, forces = energy_and_forces(Potential.load(path))
+    torch.testing.assert_close(energy.item(), expected["energy"], atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(forces, torch.tensor(expected["forces"]).to(forces), atol=1e-6, rtol=1e-6)
+
+
+def test_there_are_files_of_earlier_versions():
+    assert list(OLD_FILES.glob("*.eqt"))
 
 
 def test_converts_the_dtype_when_asked(potential, tmp_path):
