@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
 
 from equitorch.layers.constant import Constant
-from equitorch.ops.linear import linear
+from equitorch.ops.linear import linear, linear_by_index
 from equitorch.ops.linear.reference import Group, Layout
 from equitorch.reps import Irrep, Irreps
-
-_BLOCK = 32  # points of one species that share a copy of its weights
 
 
 class Linear(nn.Module):
@@ -103,7 +101,7 @@ class Linear(nn.Module):
         if index is None:
             y = linear(points, weight, self.layout)
         else:
-            y = _by_species(points, weight, index.reshape(-1), self.layout)
+            y = linear_by_index(points, weight, index.reshape(-1), self.layout)
         y = y.reshape(*x.shape[:-2], *y.shape[-2:])
         y = y if self.rows_out is None else y.index_select(-2, self.rows_out)
         return y if self.bias is None else self._shifted(y, self.bias if index is None else self.bias[index])
@@ -229,49 +227,3 @@ def _ordered(irreps: Irreps) -> tuple[Tensor | None, dict[Irrep, int]]:
     if len(irreps.simplify()) == len(kinds):
         return None, first
     return torch.cat([irreps.rows(ir) for ir in kinds]), first
-
-
-def _by_species(x: Tensor, weight: Tensor, index: Tensor, layout: Layout) -> Tensor:
-    """Each point by the map of its species, without a copy of the weights for each point.
-
-    The points of a species fill blocks of fixed size, padded with zeros; a block has one copy of its weights.
-    The number of blocks depends on shapes only, so that nothing waits for the device.
-    """
-    points, species = x.shape[0], weight.shape[0]
-    blocks = points // _BLOCK + species
-    count = torch.zeros(species, dtype=torch.int64, device=x.device).index_add(
-        0, index, torch.ones_like(index)
-    )
-    needed = (count + _BLOCK - 1) // _BLOCK
-    ends, order = needed.cumsum(0), index.argsort(stable=True)
-    ordered = index[order]
-    rank = torch.arange(points, device=x.device) - (count.cumsum(0) - count)[ordered]
-    slot = torch.empty_like(order).scatter(0, order, (ends - needed)[ordered] * _BLOCK + rank)
-    owner = torch.searchsorted(ends, torch.arange(blocks, device=x.device), right=True).clamp(max=species - 1)
-    padded = x.new_zeros(blocks * _BLOCK, *x.shape[1:]).index_copy(0, slot, x).unflatten(0, (blocks, _BLOCK))
-    chosen = weight[owner]
-    y = _blockwise(padded, chosen, layout)
-    return y.flatten(0, 1).index_select(0, slot)
-
-
-def _blockwise(x: Tensor, weight: Tensor, layout: Layout) -> Tensor:
-    """Blocks (blocks, points, rows, channels), each by its own weights (blocks, weights)."""
-    start, parts = 0, []
-    for g in layout.groups:
-        a, c, b, d = layout.shape(g)
-        w = weight[:, start : start + a * c * b * d].reshape(-1, 1, a * c, b * d)
-        start += a * c * b * d
-        block = x[:, :, g.first_in : g.first_in + a * g.dim].unflatten(2, (a, g.dim))
-        mixed = block.permute(0, 3, 1, 2, 4).flatten(3) @ w  # (blocks, dim, points, copies * channels)
-        mixed = mixed.unflatten(3, (b, d)).permute(0, 2, 3, 1, 4).flatten(2, 3)
-        parts.append((g.first_out, mixed))
-    return _placed(parts, x.new_zeros(*x.shape[:2], layout.rows_out, layout.channels_out))
-
-
-def _placed(parts: Sequence[tuple[int, Tensor]], zeros: Tensor) -> Tensor:
-    """Blocks of rows at their places, zeros elsewhere."""
-    rows, filled = [], 0
-    for first, part in sorted(parts, key=lambda pair: pair[0]):
-        rows += [zeros[:, :, filled:first], part]
-        filled = first + part.shape[2]
-    return torch.cat([*rows, zeros[:, :, filled:]], dim=2)

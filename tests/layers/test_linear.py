@@ -114,6 +114,8 @@ def test_chooses_a_map_for_each_species(spec, points):
             single.bias.data.copy_(layer.bias.data[s])
         expected = torch.where((index == s)[:, None, None], single(x), expected)
     torch.testing.assert_close(y, expected)
+    with use_reference():  # the way of other devices and of compiled programs
+        torch.testing.assert_close(layer(x, index), expected)
     if points:
         assert_equivariant(
             lambda rows: layer(rows, index[:5] * 0),
@@ -138,8 +140,13 @@ def test_species_have_right_derivatives():
     def of(x, weight):
         return torch.func.functional_call(layer, {"weight": weight}, (x, index))
 
-    assert torch.autograd.gradcheck(of, (x, layer.weight))
-    assert torch.autograd.gradgradcheck(of, (x, layer.weight))
+    def by_reference(x, weight):
+        with use_reference():
+            return of(x, weight)
+
+    for function in (of, by_reference):
+        assert torch.autograd.gradcheck(function, (x, layer.weight))
+        assert torch.autograd.gradgradcheck(function, (x, layer.weight))
 
 
 @pytest.mark.parametrize(("spec", "out"), CASES)
