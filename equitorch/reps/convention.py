@@ -3,8 +3,8 @@
 Inside, a feature is (..., rows, channels). e3nn keeps one flat axis, entry after entry, each as
 (mul, 2 l + 1) (``mul_ir``); cuEquivariance also writes (2 l + 1, mul) (``ir_mul``). With C channels, an entry
 ``mul x ir`` becomes mul / C copies of ir, and e3nn's copy u is our copy u // C in channel u % C. C defaults
-to the greatest common divisor of the multiplicities: equal ones all become channels, and ``16x0e+8x1o`` becomes
-``2x0e+1x1o`` with 8.
+to the greatest common divisor of the multiplicities: equal ones all become channels, and ``16x0e+8x1o``
+becomes ``2x0e+1x1o`` with 8.
 """
 
 from __future__ import annotations
