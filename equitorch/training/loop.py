@@ -21,6 +21,7 @@ from equitorch.training.parallel import Processes, processes
 from equitorch.training.prepare import Prepared, prepare
 from equitorch.training.run import DivergedError, Observer, Run, RunFolder, Status, metrics_csv
 from equitorch.training.state import State, latest_state, save_state
+from equitorch.training.tensorboard import TensorBoard
 from equitorch.training.trainer import Trainer
 
 _MAY_CHANGE = (
@@ -38,9 +39,7 @@ def device_of(name: str) -> torch.device:
     """The device that a config means; under ``torchrun`` each process gets its own GPU."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
-    if device.type == "cuda" and device.index is None:
-        device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if name == "cuda" else name)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     return device
@@ -75,6 +74,8 @@ def train(
         torch.manual_seed(config.train.seed)
         prepared = prepare(config, device, group)
         _check_same_data(prepared, state)
+        if config.train.tensorboard and group.first:
+            observers = [*observers, TensorBoard(Path(config.output) / "tensorboard")]
         return _Loop(config, prepared, group, interrupt, tuple(observers)).run(state)
 
 

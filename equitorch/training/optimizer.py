@@ -22,7 +22,8 @@ def build_optimizer(model: nn.Module, settings: Train) -> torch.optim.AdamW:
         {"params": [p for p in parameters if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.lr)
+    fused = all(p.device.type in ("cpu", "cuda") for p in parameters)
+    return torch.optim.AdamW([group for group in groups if group["params"]], lr=settings.lr, fused=fused)
 
 
 @dataclass
