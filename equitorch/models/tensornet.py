@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 
-import torch
+import torch  # noqa: F401 (for the example)
 from torch import Tensor, nn
 
 from equitorch.layers.cutoff import CosineCutoff, PolynomialCutoff
 from equitorch.layers.mlp import MLP
 from equitorch.layers.radial import RadialFunction
 from equitorch.layers.radial_basis import ExpNormBasis, GaussianBasis
-from equitorch.layers.tensornet import TensorEmbedding, TensorInteraction, TensorNorms
+from equitorch.layers.readout import TensorReadout, pool
+from equitorch.layers.tensornet import ROWS, TensorEmbedding, TensorInteraction, TensorNorms
 from equitorch.ops.edges import EdgePlan
 from equitorch.ops.harmonics import spherical_harmonics
+from equitorch.reps import Irreps
 
 _BASES = {"expnorm": ExpNormBasis, "gauss": GaussianBasis}
 _CUTOFFS = {"cosine": CosineCutoff, "polynomial": PolynomialCutoff}
+_PER_GRAPH = {"dipole": "i", "polarizability": "ij=ji"}
+_PER_ATOM = {"shielding": "ij"}
 
 
 class TensorNet(nn.Module):
@@ -36,10 +41,13 @@ class TensorNet(nn.Module):
         activation: "silu", "tanh", "ssp", ...
         group: "O(3)" or "SO(3)".
         max_z: number of rows of the table of elements.
+        outputs: what to predict: "energy"; "dipole", a vector, and "polarizability", a symmetric matrix, of
+            each graph; "shielding", a general matrix of each atom (SO(3) only).
 
     Shape:
         atomic_numbers (atoms,), edge_index (2, edges), edge_vectors (edges, 3), batch (atoms,) ->
-        dict of energy (graphs,), node_energy (atoms,) in eV and node_features (atoms, 9, channels).
+        dict of node_features (atoms, 9, channels) and, as asked for, energy (graphs,) and node_energy
+        (atoms,) in eV, dipole (graphs, 3), polarizability (graphs, 3, 3), shielding (atoms, 3, 3).
 
     Raises:
         ValueError: if an option is not one of those named above.
@@ -47,10 +55,12 @@ class TensorNet(nn.Module):
     Source:
         Simeon, de Fabritiis 2023, arXiv:2306.06482; every detail as in torchmd-net 3.1's PyTorch path.
 
-    >>> model = TensorNet(channels=8, layers=1)
+    >>> model = TensorNet(channels=8, layers=1, outputs=["energy", "dipole"])
+    >>> edges, batch = torch.tensor([[1, 0], [0, 1]]), torch.tensor([0, 0])
     >>> vectors = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
-    >>> model(torch.tensor([1, 1]), torch.tensor([[1, 0], [0, 1]]), vectors, torch.tensor([0, 0]), 1)["energy"].shape
-    torch.Size([1])
+    >>> out = model(torch.tensor([1, 1]), edges, vectors, batch, 1)
+    >>> out["energy"].shape, out["dipole"].shape
+    (torch.Size([1]), torch.Size([1, 3]))
     """
 
     def __init__(
@@ -67,8 +77,10 @@ class TensorNet(nn.Module):
         activation: str = "silu",
         group: str = "O(3)",
         max_z: int = 128,
+        outputs: Sequence[str] = ("energy",),
     ) -> None:
         super().__init__()
+        outputs = [outputs] if isinstance(outputs, str) else list(outputs)
         self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         for name, value, known in (
             ("basis", basis, _BASES),
@@ -77,6 +89,7 @@ class TensorNet(nn.Module):
         ):
             if value not in known:
                 raise ValueError(f"TensorNet expects {name} to be one of {', '.join(known)}, got {value!r}")
+        _check_outputs(outputs, group)
         self.cutoff = float(cutoff)
 
         def function(network: nn.Module) -> RadialFunction:
@@ -94,11 +107,15 @@ class TensorNet(nn.Module):
             TensorInteraction(channels, function(MLP(sizes, activation, activate_last=True)), group=group)
             for _ in range(layers)
         )
-        self.norms = TensorNorms(channels, activation=activation)
-        self.energy = MLP([channels, channels // 2, 1], activation)
-        for layer in self.energy.layers:
-            nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        self.norms = TensorNorms(channels, activation=activation) if "energy" in outputs else None
+        self.energy = MLP([channels, channels // 2, 1], activation) if "energy" in outputs else None
+        for name, weight in self.energy.named_parameters() if self.energy else ():
+            nn.init.zeros_(weight) if name.endswith("bias") else nn.init.xavier_uniform_(weight)
+        rows = ROWS if group == "O(3)" else Irreps("0+1+2")
+        formulas = {**_PER_GRAPH, **_PER_ATOM}
+        self.properties = nn.ModuleDict(
+            {name: TensorReadout(rows, channels, formulas[name]) for name in outputs if name != "energy"}
+        )
 
     def forward(
         self,
@@ -111,7 +128,7 @@ class TensorNet(nn.Module):
         charge: Tensor | None = None,
         edge_reverse: Tensor | None = None,
     ) -> dict[str, Tensor]:
-        """Energies of a batch of graphs.
+        """Energies and other properties of a batch of graphs.
 
         Args:
             atomic_numbers: shape (atoms,), int64.
@@ -129,12 +146,25 @@ class TensorNet(nn.Module):
         x = self.embedding(atomic_numbers, distance, harmonics, plan)
         for interaction in self.interactions:
             x = interaction(x, distance, plan, kappa)
-        invariants = self.norms(x)
-        node_energy = self.energy(invariants).squeeze(-1)
-        energy = node_energy.new_zeros(num_graphs).index_add(0, batch, node_energy)
-        return {
-            "energy": energy,
-            "node_energy": node_energy,
-            "node_features": x,
-            "node_invariants": invariants,
-        }
+        out = {"node_features": x}
+        if self.norms is not None and self.energy is not None:
+            out["node_invariants"] = self.norms(x)
+            out["node_energy"] = self.energy(out["node_invariants"]).squeeze(-1)
+            out["energy"] = pool(out["node_energy"], batch, num_graphs)
+        for name, readout in self.properties.items():
+            out[name] = readout(x) if name in _PER_ATOM else readout(x, batch, num_graphs)
+        return out
+
+
+def _check_outputs(outputs: Sequence[str], group: str) -> None:
+    known = ("energy", *_PER_GRAPH, *_PER_ATOM)
+    if not outputs or any(name not in known for name in outputs):
+        raise ValueError(
+            f"TensorNet expects outputs from {', '.join(known)}, got {', '.join(outputs) or 'none'}"
+        )
+    general = [name for name in outputs if name in _PER_ATOM]
+    if general and group == "O(3)":
+        raise ValueError(
+            f"TensorNet in O(3) has no {general[0]}: the antisymmetric part of a matrix is an axial vector "
+            "(1e), but its features hold polar ones (1o); write group='SO(3)', or ask for a symmetric matrix"
+        )
