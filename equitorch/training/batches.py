@@ -1,7 +1,7 @@
 """Frames kept in memory with their edges, in batches whose order is a function of seed and epoch alone."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
@@ -64,6 +64,10 @@ class GraphBatches:
     def __len__(self) -> int:
         step = self.size * self.processes.world
         return -(-len(self.graphs) // step)
+
+    def shuffled(self, seed: int) -> "GraphBatches":
+        """The same frames in a new order every epoch."""
+        return replace(self, shuffle=True, seed=seed)
 
     @property
     def groups(self) -> Sequence[str]:

@@ -104,7 +104,7 @@ class Data(Section):
     keys: Keys = Keys()
     group: str = Field(default="auto", description="info key; frames with one value stay in one split")
     energy_unit: str = Field(default="eV", description="unit of the energies in the files")
-    length_unit: str = Field(default="Ang", description="unit of the positions in the files")
+    length_unit: str = Field(default="Angstrom", description="unit of the positions in the files")
 
 
 class Model(BaseModel):

@@ -1,21 +1,19 @@
-"""From a config to what the loop needs: splits with edges, a potential with references and scale, a loss."""
+"""From a config to what the loop needs: splits with edges, a potential, a loss, and numbers to show."""
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
 
-from equitorch.models.checkpoint import model_class
+from equitorch.datasets.dataset import AtomDataset
 from equitorch.models.potential import Potential
 from equitorch.training.batches import GraphBatches, automatic_size
 from equitorch.training.config import Config
 from equitorch.training.config_reader import ConfigError, Problem
-from equitorch.training.frames import Frames, read_splits
+from equitorch.training.initial import build_potential, root_mean_square
 from equitorch.training.loss import LABELS, Loss
 from equitorch.training.parallel import Processes
+from equitorch.training.splits import energies_per_atom, frame_names, label_values, read_splits
 
 _DEFAULT_WEIGHTS = {"energy": 1.0, "forces": 10.0, "stress": 1.0}
 
@@ -53,77 +51,78 @@ class Prepared:
         return f"{self.summary['parameters']} parameters; frames: {frames}; batch {self.summary['batch']}"
 
 
-def prepare(config: Config, device: torch.device, processes: Processes) -> Prepared:
+def prepare(config: Config, device: torch.device, processes: Processes | None = None) -> Prepared:
     """Read the data, build the potential, check that they fit.
 
     Raises:
         ConfigError: when they do not, with the key to change.
     """
+    processes = processes or Processes()
     splits = read_splits(config.data, seed=config.train.seed)
-    weights, notes = _weights(config, splits["train"])
+    train = splits["train"]
+    weights, unlearned = loss_weights(config, train)
     potential, found = build_potential(config, splits)
     potential.to(device=device, dtype=getattr(torch, config.train.precision))
-    sizes = [graph.num_atoms for graph in splits["train"].graphs]
     size = config.train.batch
     if not isinstance(size, int):
-        size = max(1, automatic_size(len(sizes), sum(sizes) / len(sizes)) // processes.world)
-    scales = _scales(potential, splits["train"]) if config.train.loss.normalize else {}
-    loss = Loss(
-        weights,
-        {k: v for k, v in scales.items() if k in weights},
-        config.train.loss.kind,
-        config.train.loss.delta,
-    )
+        size = max(1, automatic_size(len(train), float(train.sizes.mean())) // processes.world)
+    settings = config.train.loss
+    scales = loss_scales(potential, train) if settings.normalize else {}
     batches = {
-        name: _batches(split, potential, size, processes) if len(split) else None
+        name: with_edges(split, potential, size, processes) if len(split) else None
         for name, split in splits.items()
     }
-    train = batches["train"]
-    assert train is not None, "read_splits refuses a split without training frames"
-    shuffled = GraphBatches(
-        train.graphs,
-        size,
-        shuffle=True,
-        seed=config.train.seed,
-        processes=processes,
-        device=device,
-        names=train.names,
-    )
-    summary = {
-        "frames": {name: len(split) for name, split in splits.items()},
-        "atoms": {name: sum(graph.num_atoms for graph in split.graphs) for name, split in splits.items()},
-        "labels": {name: split.label_counts() for name, split in splits.items()},
-        "species": list(potential.species),
-        "parameters": sum(p.numel() for p in potential.parameters()),
-        "cutoff": potential.cutoff,
-        "neighbours": sum(g.num_edges for g in train.graphs) / sum(sizes),
-        "batch": size,
-        "reference_energies": {str(z): float(potential.reference_energies[z]) for z in potential.species},
-        "scale": float(potential.scale[potential.species[0]]),
-        "shift": float(potential.shift[potential.species[0]]),
-        "loss_scales": scales,
-    }
-    hashed = splits["train"].digest()
+    plain = batches["train"]
+    assert plain is not None, "read_splits refuses a split without training frames"
     return Prepared(
-        potential, loss, shuffled, batches, hashed, summary, [*splits["train"].notes, *found, *notes]
+        potential=potential,
+        loss=Loss(weights, scales, settings.kind, settings.delta),
+        train=plain.shuffled(config.train.seed),
+        splits=batches,
+        data_hash=train.digest(),
+        summary=_summary(splits, plain, potential) | {"weights": weights, "loss_scales": scales},
+        notes=[*train.frames.notes, *found, *unlearned],
     )
 
 
-def _batches(split: Frames, potential: Potential, size: int, processes: Processes) -> GraphBatches:
-    graphs = [graph.with_edges(potential.cutoff).to(dtype=potential.dtype) for graph in split.graphs]
+def with_edges(split: AtomDataset, potential: Potential, size: int, processes: Processes) -> GraphBatches:
+    """Find the neighbours of every frame once, and keep them."""
+    cutoff, dtype = potential.cutoff, potential.dtype
     return GraphBatches(
-        graphs,
+        [split.graph(index, cutoff=cutoff, dtype=dtype) for index in range(len(split))],
         size,
         processes=processes,
         device=potential.device,
-        names=split.names,
+        names=frame_names(split),
         frame_groups=split.groups,
     )
 
 
-def _weights(config: Config, frames: Frames) -> tuple[dict[str, float], list[str]]:
-    """Weights of the labels that are there; a weight that was asked for and has no label is an error."""
-    counts, weights = frames.label_counts(), {}
+def _summary(splits: dict[str, AtomDataset], train: GraphBatches, potential: Potential) -> dict[str, Any]:
+    """Numbers of the data and the model, as run.json holds them."""
+    return {
+        "frames": {name: len(split) for name, split in splits.items()},
+        "atoms": {name: int(split.sizes.sum()) for name, split in splits.items()},
+        "labels": {name: split.labels for name, split in splits.items()},
+        "keys": splits["train"].frames.keys,
+        "species": list(potential.species),
+        "parameters": sum(p.numel() for p in potential.parameters()),
+        "cutoff": potential.cutoff,
+        "neighbours": sum(g.num_edges for g in train.graphs) / sum(g.num_atoms for g in train.graphs),
+        "batch": train.size,
+        "reference_energies": {str(z): float(potential.reference_energies[z]) for z in potential.species},
+        "scale": float(potential.scale[potential.species[0]]),
+        "shift": float(potential.shift[potential.species[0]]),
+    }
+
+
+def loss_weights(config: Config, train: AtomDataset) -> tuple[dict[str, float], list[str]]:
+    """Weights of the labels that are there, and notes on labels that are not used.
+
+    Raises:
+        ConfigError: when a weight was asked for and no frame has the label, or nothing can be learned.
+    """
+    counts, weights = train.labels, {}
     problems, notes = [], []
     for name in LABELS:
         wanted = getattr(config.train.loss, name)
@@ -133,9 +132,7 @@ def _weights(config: Config, frames: Frames) -> tuple[dict[str, float], list[str
         elif counts[name]:
             notes.append(f"{name} of {counts[name]} training frames have no weight and are not learned")
         elif wanted != "auto" and weight > 0:
-            message = (
-                f"no training frame has {name}; set the weight to 0 or auto, or data.keys.{name} to its name"
-            )
+            message = f"no training frame has {name}; set the weight to 0, or data.keys.{name} to its name"
             problems.append(Problem(f"train.loss.{name}", message))
     if not weights and not problems:
         problems.append(Problem("data.train", "no training frame has energy, forces or stress to learn from"))
@@ -144,63 +141,13 @@ def _weights(config: Config, frames: Frames) -> tuple[dict[str, float], list[str
     return weights, notes
 
 
-def build_potential(config: Config, splits: dict[str, Frames]) -> tuple[Potential, list[str]]:
-    """The potential of a config: new, with references that fit the training frames, or from a file."""
-    species = sorted({z for split in splits.values() for z in split.species})
-    if config.model.from_ is not None:
-        return _continued(config, species)
-    train = splits["train"]
-    references, notes = train.references(config.model.reference_energies, species)
-    residual = train.energies_per_atom(references)
-    forces = train.values("forces")
-    shift = float(residual.mean()) if config.model.shift == "auto" and residual.numel() else 0.0
-    scale = 1.0
-    if config.model.scale == "auto" and forces.numel() and float(forces.square().mean()) > 0:
-        scale = float(forces.square().mean().sqrt())
-    elif config.model.scale == "auto" and residual.numel() > 1 and float(residual.std()) > 0:
-        scale = float(residual.std())
-    scale = scale if config.model.scale == "auto" else float(config.model.scale)
-    shift = shift if config.model.shift == "auto" else float(config.model.shift)
-    model = model_class(config.model.name)(**config.model.options)
-    _check_species(model, config, species)
-    potential = Potential(model, species=species, reference_energies=references, scale=scale, shift=shift)
-    return potential, notes
-
-
-def _check_species(model: nn.Module, config: Config, species: Sequence[int]) -> None:
-    limit = getattr(model, "options", {}).get("max_z", math.inf)
-    if species[-1] >= limit:
-        message = f"the data have element {species[-1]}, the table of the model ends at {limit - 1}"
-        raise ConfigError([Problem("model.max_z", message)])
-
-
-def _continued(config: Config, species: Sequence[int]) -> tuple[Potential, list[str]]:
-    """A potential from a file, whose weights, references and scale go on; settings must agree."""
-    path = str(config.model.from_)
-    potential = Potential.load(path)
-    options = getattr(potential.model, "options", {})
-    problems = [
-        Problem(
-            f"model.{name}",
-            f"is {options.get(name)!r} in '{path}', got {value!r}; leave it out",
-        )
-        for name, value in config.model.options.items()
-        if options.get(name) != value
-    ]
-    unknown = sorted(set(species) - set(potential.species))
-    if unknown:
-        problems.append(Problem("model.from", f"'{path}' does not know the elements {unknown} of the data"))
-    if not isinstance(potential.model, model_class(config.model.name)):
-        problems.append(Problem("model.name", f"'{path}' does not hold a model {config.model.name}"))
-    if problems:
-        raise ConfigError(problems)
-    return potential, [f"weights, reference energies, scale and shift from '{path}'"]
-
-
-def _scales(potential: Potential, frames: Frames) -> dict[str, float]:
-    """The spread of every label in the training frames: what counts as an error of 1."""
-    references = {z: float(potential.reference_energies[z] + potential.shift[z]) for z in potential.species}
-    residual = frames.energies_per_atom(references)
-    scales = {name: frames.values(name).square().mean().sqrt().item() for name in ("forces", "stress")}
-    scales["energy"] = residual.std().item() if residual.numel() > 1 else math.nan
-    return {name: scale if math.isfinite(scale) and scale > 1e-9 else 1.0 for name, scale in scales.items()}
+def loss_scales(potential: Potential, train: AtomDataset) -> dict[str, float]:
+    """The spread of every label in the training frames, in eV and Å: what counts as an error of 1."""
+    references = {z: float(potential.reference_energies[z]) for z in potential.species}
+    energies = energies_per_atom(train, references)
+    scales = {
+        "energy": root_mean_square(energies - energies.mean()) if len(energies) else 0.0,
+        "forces": root_mean_square(label_values(train, "forces")),
+        "stress": root_mean_square(label_values(train, "stress")),
+    }
+    return {name: scale if scale > 1e-9 else 1.0 for name, scale in scales.items()}

@@ -48,6 +48,17 @@ class Batches(Protocol):
         """The group of a frame."""
 
 
+def _too_large(batch: Batch) -> str:
+    frames = len(batch.frames)
+    size = (
+        f" with {batch.graph.num_atoms} atoms and {batch.graph.num_edges} edges"
+        if batch.graph is not None
+        else ""
+    )
+    advice = f"set train.batch to {frames // 2}" if frames > 1 else "use a smaller model"
+    return f"the memory of the device does not suffice for a step of {frames} frames{size}; {advice}"
+
+
 def compare(
     potential: Potential, graph: AtomGraph, output: Mapping[str, Tensor], labels: Sequence[str]
 ) -> dict[str, Residuals]:
@@ -215,7 +226,10 @@ class Trainer:
         self.potential.train()
         tally = Tally.empty(self.loss, self.potential.device)
         for done, batch in enumerate(batches.epoch(number), 1):
-            value = self.step(batch, tally, batches.name)
+            try:
+                value = self.step(batch, tally, batches.name)
+            except torch.OutOfMemoryError as error:
+                raise ValueError(_too_large(batch)) from error
             if on_batch:
                 on_batch(done, len(batches), value)
         self.potential.eval()

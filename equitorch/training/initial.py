@@ -1,0 +1,80 @@
+"""The potential that training starts from: new with references that fit the data, or read from a file."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import nn
+
+from equitorch.datasets.dataset import AtomDataset
+from equitorch.models.checkpoint import model_class
+from equitorch.models.potential import Potential
+from equitorch.training.config import Config
+from equitorch.training.config_reader import ConfigError, Problem
+from equitorch.training.splits import energies_per_atom, find_references, label_values
+
+
+def build_potential(config: Config, splits: Mapping[str, AtomDataset]) -> tuple[Potential, list[str]]:
+    """The potential of a config, and notes on how its constants were found.
+
+    ``scale`` is the root mean square of the force components times 1 Å, or the spread of the energies per
+    atom where there are no forces; ``shift`` is what the reference energies leave of the mean energy per atom.
+
+    Raises:
+        ConfigError: when the model and the data, or the model and the file it continues, do not fit.
+    """
+    species = sorted({z for split in splits.values() for z in split.species})
+    if config.model.from_ is not None:
+        return _continued(config, species)
+    train = splits["train"]
+    references, how = find_references(train, config.model.reference_energies, species)
+    residual, forces = energies_per_atom(train, references), label_values(train, "forces")
+    shift, scale = config.model.shift, config.model.scale
+    if isinstance(shift, str):
+        shift = float(residual.mean()) if len(residual) else 0.0
+    if isinstance(scale, str):
+        scale = root_mean_square(forces) or _spread(residual) or 1.0
+    model = model_class(config.model.name)(**config.model.options)
+    _check_species(model, species)
+    potential = Potential(model, species=species, reference_energies=references, scale=scale, shift=shift)
+    return potential, [how]
+
+
+def root_mean_square(values: np.ndarray) -> float:
+    """The root of the mean square; 0 of nothing.
+
+    >>> root_mean_square(np.array([3.0, -4.0]))
+    3.5355339059327378
+    """
+    return float(np.sqrt(np.mean(values**2))) if len(values) else 0.0
+
+
+def _spread(values: np.ndarray) -> float:
+    return root_mean_square(values - values.mean()) if len(values) else 0.0
+
+
+def _check_species(model: nn.Module, species: Sequence[int]) -> None:
+    limit = getattr(model, "options", {}).get("max_z", math.inf)
+    if species[-1] >= limit:
+        message = f"the data have element {species[-1]}, the table of the model ends at {limit - 1}"
+        raise ConfigError([Problem("model.max_z", message)])
+
+
+def _continued(config: Config, species: Sequence[int]) -> tuple[Potential, list[str]]:
+    """A potential from a file, whose weights, references and scale go on; settings must agree."""
+    path = str(config.model.from_)
+    potential = Potential.load(path)
+    options = getattr(potential.model, "options", {})
+    problems = [
+        Problem(f"model.{name}", f"is {options.get(name)!r} in '{path}', got {value!r}; leave it out")
+        for name, value in config.model.options.items()
+        if options.get(name) != value
+    ]
+    unknown = sorted(set(species) - set(potential.species))
+    if unknown:
+        problems.append(Problem("model.from", f"'{path}' does not know the elements {unknown} of the data"))
+    if not isinstance(potential.model, model_class(config.model.name)):
+        problems.append(Problem("model.name", f"'{path}' does not hold a model {config.model.name}"))
+    if problems:
+        raise ConfigError(problems)
+    return potential, [f"weights, reference energies, scale and shift from '{path}'"]
