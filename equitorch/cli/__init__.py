@@ -1,1 +1,3 @@
-"""The command line."""
+"""The command line: `equitorch train | evaluate | md | relax | report | ...`, from plain files."""
+
+from equitorch.cli.app import main as main

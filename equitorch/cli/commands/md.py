@@ -1,0 +1,111 @@
+"""`equitorch md`: dynamics with a trained model."""
+
+from __future__ import annotations
+
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from equitorch.cli import failure, screen
+from equitorch.cli.dynamics import Outcome, Settings, run_dynamics
+from equitorch.cli.files import RunPath, output_folder, read_structures
+from equitorch.cli.screen import duration, field, listing, number
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ase import Atoms
+
+
+def _progress(stack: ExitStack, steps: int, *, quiet: bool) -> Callable[[int, float], None] | None:
+    """Return what shows the progress: a bar on a terminal, ten lines elsewhere."""
+    if quiet:
+        return None
+    if not screen.is_live():
+
+        def line(step: int, temperature: float) -> None:
+            if step % max(1, steps // 10) == 0:
+                screen.say(f"step {step:7d} of {steps}   T {temperature:7.1f} K")
+
+        return line
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.completed:.0f}/{task.total:.0f}"),
+        BarColumn(),
+        TextColumn("T {task.fields[kelvin]:.0f} K"),
+        TimeRemainingColumn(),
+    )
+    bar = stack.enter_context(Progress(*columns, console=screen.console(), transient=True))
+    task = bar.add_task("md", total=steps, kelvin=0.0)
+    return lambda step, kelvin: bar.update(task, completed=step, kelvin=kelvin)
+
+
+def simulate(
+    run: RunPath, atoms: Atoms, settings: Settings, *, dtype: str | None = None, quiet: bool = False
+) -> tuple[Outcome, float]:
+    """Run dynamics from a structure and write it into ``RUN/md``.
+
+    Returns:
+        What was written, and the seconds it took.
+    """
+    import torch
+
+    from equitorch.calculator import EquitorchCalculator
+
+    kind = {"float32": torch.float32, "float64": torch.float64}.get(dtype or "")
+    atoms.calc = EquitorchCalculator(run.load(dtype), dtype=kind)
+    folder, started = output_folder(run, "md"), time.perf_counter()
+    with ExitStack() as stack:
+        name = f"{settings.ensemble}_{settings.temperature_K:g}K"
+        outcome = run_dynamics(
+            atoms, settings, folder, name, progress=_progress(stack, settings.steps, quiet=quiet)
+        )
+    return outcome, time.perf_counter() - started
+
+
+def summarize(outcome: Outcome, settings: Settings, atoms: int, seconds: float) -> None:
+    """Print how a run went."""
+    speed = f"{1e3 * seconds / max(outcome.steps, 1):.2f} ms/step"
+    rest = (
+        f"drift {number(outcome.drift, 2)} meV/atom/ps"
+        if settings.ensemble == "nve"
+        else f"target {settings.temperature_K:g} K"
+    )
+    time_ps = number(outcome.steps * settings.dt_fs / 1e3)
+    listing(
+        "MD",
+        [
+            settings.ensemble.upper(),
+            f"{atoms} atoms",
+            f"{time_ps} ps in {duration(seconds)}",
+            speed,
+            f"mean T {outcome.temperature_K:.0f} K",
+            rest,
+        ],
+    )
+
+
+def run(path: Path, start: Path, settings: Settings, dtype: str | None, quiet: bool) -> int:
+    """Run dynamics and say what was written."""
+    found = RunPath.of(path)
+    failure.logs_to(found.folder)
+    atoms = read_structures(start, "-1")[0]
+    if not quiet:
+        screen.banner()
+    outcome, seconds = simulate(found, atoms, settings, dtype=dtype, quiet=quiet)
+    summarize(outcome, settings, len(atoms), seconds)
+    field("Wrote", f"{outcome.trajectory}, {outcome.csv}")
+    if outcome.stopped == "interrupted":
+        field("Stopped", f"interrupted after {outcome.steps} steps; go on from the last frame with:")
+        field("Next", f"equitorch md {path} {outcome.trajectory} --ensemble {settings.ensemble}")
+        return failure.INTERRUPTED
+    if outcome.stopped:
+        where = f"its last structure is in {outcome.last}"
+        raise failure.Diverged(
+            f"the dynamics was stopped after {outcome.steps} steps: {outcome.stopped}; {where}. "
+            "Try a smaller --dt, relax the start first, or train on structures like this one"
+        )
+    field("Next", f"equitorch report {path}")
+    return failure.OK

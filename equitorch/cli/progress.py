@@ -1,0 +1,139 @@
+"""The training as a user watches it: a live line on a terminal, one line per epoch anywhere else."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from equitorch.cli import screen
+from equitorch.cli.predictions import GPA
+from equitorch.cli.screen import duration, number, say, sparkline
+
+if TYPE_CHECKING:
+    from rich.live import Live
+
+_COLUMNS = (
+    ("epoch", 6),
+    ("train", 9),
+    ("valid E", 14),
+    ("valid F", 13),
+    ("valid σ", 10),
+    ("lr", 9),
+    ("time", 9),
+)
+
+
+def epoch_line(row: Mapping[str, Any]) -> str:
+    """Return one epoch as a line of at most 80 columns, every number with its unit.
+
+    >>> row = {"epoch": 12, "train_loss": 0.0213, "valid_energy_mae": 0.0021, "lr": 9.9e-4, "best": True}
+    >>> epoch_line(row)
+    '   12   0.0213   2.10 meV/at                        9.9e-4          ★'
+    """
+
+    def quantity(key: str, factor: float, unit: str) -> str:
+        value = row.get(key)
+        return "" if value is None else f"{number(value * factor)} {unit}"
+
+    cells = [
+        str(row.get("epoch", "")),
+        number(row.get("train_loss")),
+        quantity("valid_energy_mae", 1e3, "meV/at"),
+        quantity("valid_forces_mae", 1e3, "meV/Å"),
+        quantity("valid_stress_mae", GPA, "GPa"),
+        number(row.get("lr"), 2),
+        duration(row["seconds"]) if "seconds" in row else "",
+    ]
+    widths = [5, 9, 14, 13, 9, 9, 8]
+    return "".join(c.rjust(w) for c, w in zip(cells, widths, strict=True)) + (
+        "  ★" if row.get("best") else ""
+    )
+
+
+def header_line() -> str:
+    """Return the names above :func:`epoch_line`."""
+    widths = [5, 9, 14, 13, 9, 9, 8]
+    return "".join(name.rjust(w) for (name, _), w in zip(_COLUMNS, widths, strict=True))
+
+
+class TrainingScreen:
+    """Observer of a run that prints it; see :class:`equitorch.training.Observer`.
+
+    Args:
+        epochs: how many there will be at most.
+        quiet: print nothing but what needs attention.
+        resume: the command that continues the run, shown below the live line.
+    """
+
+    def __init__(self, epochs: int, *, quiet: bool = False, resume: str = "") -> None:
+        self.epochs, self.quiet, self.resume = epochs, quiet, resume
+        self.losses: list[float] = []
+        self.done = 0
+        self.first = 0
+        self.started = time.monotonic()
+        self.shown = 0.0
+        self.live: Live | None = None
+        self.rows = 0
+
+    def on_start(self, summary: Mapping[str, Any]) -> None:
+        """Print the header, and on a terminal open the live line."""
+        self.done = self.first = int(summary.get("epochs", 0))
+        self.started = time.monotonic()
+        if self.quiet:
+            return
+        say()
+        say(header_line(), style="bold")
+        if screen.is_live():
+            from rich.live import Live
+
+            self.live = Live(console=screen.console(), refresh_per_second=8, transient=True)
+            self.live.start()
+
+    def on_batch(self, done: int, batches: int, loss: float) -> None:
+        """Redraw the live line."""
+        if self.live is None or (time.monotonic() - self.shown < 0.1 and done < batches):
+            return
+        self.shown = time.monotonic()
+        share = (self.done - self.first + done / max(batches, 1)) / max(self.epochs - self.first, 1)
+        elapsed = self.shown - self.started
+        eta = f"eta {duration(elapsed * (1 - share) / share)}" if share > 0.002 else "eta -"
+        filled = round(24 * done / max(batches, 1))
+        bar = "━" * filled + "╸" * (filled < 24) + " " * max(23 - filled, 0)
+        percent = 100 * done // max(batches, 1)
+        line = f"{self.done + 1:5d}{number(loss):>9}  {sparkline(self.losses):<8}  {percent:3d} % {bar} {eta}"
+        from rich.text import Text
+
+        hint = f"Ctrl-C once: finish the epoch and save.  Resume: {self.resume}" if self.resume else ""
+        self.live.update(Text(f"{line[:79]}\n{hint[:79]}", style="dim"))
+
+    def on_epoch(self, metrics: Mapping[str, Any]) -> None:
+        """Print the epoch; on a long run not every one, but each that became the best within its span."""
+        self.done += 1
+        loss = metrics.get("train_loss")
+        if loss is not None:
+            self.losses.append(float(loss))
+        if not self.quiet:
+            self._print(epoch_line(metrics), bool(metrics.get("best")))
+
+    def _print(self, line: str, best: bool) -> None:
+        from rich.text import Text
+
+        screen.console().print(
+            Text(line, style="bold" if best and self.live is not None else ""), soft_wrap=True
+        )
+
+    def on_message(self, text: str) -> None:
+        """Print a remark."""
+        if not self.quiet:
+            screen.listing("note", [text])
+
+    def on_end(self, run: Any) -> None:
+        """Close the live line."""
+        self.close()
+
+    def close(self) -> None:
+        """Leave the terminal as it was, whatever happened."""
+        if self.live is not None:
+            self.live.stop()
+            self.live = None
