@@ -122,4 +122,4 @@ def _as_dtype(dtype: torch.dtype | str | None) -> torch.dtype | None:
 
 
 def _array(x: Tensor) -> NDArray[np.float64]:
-    return x.detach().double().cpu().numpy().copy()
+    return x.detach().double().cpu().numpy()
