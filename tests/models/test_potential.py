@@ -164,6 +164,8 @@ def test_energy_is_extensive(potential, repeat):
     small.set_cell(small.cell[:] @ rotation.T, scale_atoms=True)
     one, many = evaluate(potential, small, stress=True), evaluate(potential, small * repeat, stress=True)
     assert many["energy"].item() == pytest.approx(copies * one["energy"].item(), rel=1e-10)
+    own = one["node_energy"].repeat(copies)  # absolute: the E0s would hide much in a relative error
+    torch.testing.assert_close(many["node_energy"], own, atol=1e-10, rtol=0)
     torch.testing.assert_close(many["forces"], one["forces"].repeat(copies, 1), atol=1e-10, rtol=1e-10)
     torch.testing.assert_close(many["stress"], one["stress"], atol=1e-10, rtol=1e-10)
 
