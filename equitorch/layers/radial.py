@@ -1,19 +1,21 @@
-"""Functions of a distance: edge weights evaluated exactly, or read off a table built from the same network."""
+"""Functions of a distance: edge weights, evaluated exactly or read off a table of the same network."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from equitorch.layers.jet import jet, product
+from equitorch.layers.jet import jet
+from equitorch.ops.jet import product
 from equitorch.ops.multilinear import with_derivatives
 from equitorch.ops.radial import interpolate
 
-_CHUNK = 512  # points evaluated at a time, so that a network's intermediates stay in the cache
+_CHUNK = 512  # points evaluated at a time without history, so that intermediates stay in the cache
+_KEEP = 1 << 16  # points whose intermediates are kept for the gradients of weights; for more, computed again
 
 
 class RadialFunction(nn.Module):
@@ -52,7 +54,7 @@ class RadialFunction(nn.Module):
         super().__init__()
         self.basis, self.network, self.envelope = basis, network, envelope
         self.cutoff, self.knots = float(cutoff), knots
-        self._cached: tuple[tuple[object, ...], Tensor] | None = None
+        self._tables, self._jets = _Kept(), _Kept()
 
     def forward(self, d: Tensor) -> Tensor:
         if self.knots is None or d.shape[0] == 0:
@@ -63,37 +65,48 @@ class RadialFunction(nn.Module):
         """The definition: envelope times network, in plain PyTorch."""
         return self.envelope(d).unsqueeze(-1) * self.network(self.basis(d))
 
-    def table(self) -> Tensor:
-        """Value, h slope, h² curvature at the knots. Shape (knots + 1, 3, n); kept until a weight changes."""
-        assert self.knots is not None, "a table was asked for"
-        weights = [*self.parameters(), *self.buffers()]
-        fresh = torch.is_grad_enabled() and any(w.requires_grad for w in weights)
-        version = tuple((w.data_ptr(), w._version, w.dtype, w.device, self.knots) for w in weights)
-        if not fresh and self._cached is not None and self._cached[0] == version:
-            return self._cached[1]
-        table = self._build(weights[0])
-        if not fresh:
-            self._cached = version, table
-        return table
-
-    def _build(self, like: Tensor) -> Tensor:
-        assert self.knots is not None, "a table was asked for"
-        spacing = self.cutoff / self.knots
-        d = torch.linspace(0, self.cutoff, self.knots + 1, dtype=like.dtype, device=like.device)
-        d[-1] = torch.nextafter(d[-1], d.new_zeros(()))  # the last knot, from the left
-        value, slope, curvature = self.derivatives(d, 2).unbind()
-        return torch.stack([value, spacing * slope, spacing**2 * curvature], dim=1)
-
     def derivatives(self, d: Tensor, order: int) -> Tensor:
         """Value and derivatives with respect to ``d``. Shape (order + 1, points, n)."""
-        path = torch.cat([d[None], torch.ones_like(d[None]), d.new_zeros(max(order - 1, 0), d.shape[0])])[
-            : order + 1
-        ]
-        features, factor = jet(self.basis, path), jet(self.envelope, path)
+        return self._network(*self._features(d, order))
+
+    def table(self) -> Tensor:
+        """Value, h slope, h² curvature at the knots. Shape (knots + 1, 3, n); kept until a weight changes."""
+        return self._tables.get((self,), self.knots, self._build)
+
+    def _build(self) -> Tensor:
+        assert self.knots is not None, "a table was asked for"
+        spacing = self.cutoff / self.knots
+        jets = self._jets.get((self.basis, self.envelope), (self.knots, self._like().dtype), self._at_knots)
+        value, slope, curvature = self._network(*jets).unbind()
+        return torch.stack([value, spacing * slope, spacing**2 * curvature], dim=1)
+
+    def _at_knots(self) -> tuple[Tensor, Tensor]:
+        assert self.knots is not None, "a table was asked for"
+        like = self._like()
+        d = torch.linspace(0, self.cutoff, self.knots + 1, dtype=torch.float64, device=like.device).to(
+            like.dtype
+        )
+        d[-1] = torch.nextafter(d[-1], d.new_zeros(()))  # the last knot, from the left
+        return self._features(d, 2)
+
+    def _like(self) -> Tensor:
+        return next(self.network.parameters())
+
+    def _features(self, d: Tensor, order: int) -> tuple[Tensor, Tensor]:
+        """Jets of the basis, (orders, points, k), and of the envelope, (orders, points)."""
+        path = torch.zeros(order + 1, d.shape[0], dtype=d.dtype, device=d.device)
+        path[0] = d
+        path[1:2] = 1
+        return jet(self.basis, path), jet(self.envelope, path)
+
+    def _network(self, features: Tensor, factor: Tensor) -> Tensor:
         weights = [w for w in self.network.parameters() if w.requires_grad]
-        if torch.is_grad_enabled() and weights:
-            return _Pieces.apply(self.network, features, factor, *weights)
-        return _pieces(self.network, features, factor)
+        if not torch.is_grad_enabled() or not (weights or features.requires_grad):
+            return _pieces(self.network, features, factor)
+        if features.shape[1] <= _KEEP:
+            return _piece(self.network, features, factor)
+        out: Tensor = _Pieces.apply(self.network, features, factor, *weights)
+        return out
 
     def _exact(self, d: Tensor) -> Tensor:
         if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
@@ -104,6 +117,29 @@ class RadialFunction(nn.Module):
 
     def extra_repr(self) -> str:
         return f"cutoff={self.cutoff:g}, " + ("exact" if self.knots is None else f"{self.knots} knots")
+
+
+class _Kept:
+    """A result that is computed again when a weight of the modules it depends on has changed."""
+
+    def __init__(self) -> None:
+        self.version: object = None
+        self.result: Any = None
+
+    def get(self, modules: tuple[nn.Module, ...], options: object, compute: Callable[[], Any]) -> Any:
+        weights = [w for module in modules for w in (*module.parameters(), *module.buffers())]
+        if torch.is_grad_enabled() and any(w.requires_grad for w in weights):
+            return compute()  # with history
+        version = options, [(id(w), w.data_ptr(), w._version, w.dtype, w.device) for w in weights]
+        if self.version != version:
+            self.version, self.result = version, compute()
+        return self.result
+
+    def __deepcopy__(self, memo: object) -> _Kept:
+        return _Kept()
+
+    def __reduce__(self) -> tuple[type[_Kept], tuple[()]]:
+        return _Kept, ()
 
 
 @contextmanager
@@ -119,7 +155,7 @@ def tables(module: nn.Module, knots: int | None = 512) -> Iterator[None]:
 
 
 def set_tables(module: nn.Module, knots: int | None = 512) -> None:
-    """Let every radial function in ``module`` read from a table of ``knots`` intervals, or be exact (None)."""
+    """Let every radial function in ``module`` read from a table of ``knots`` intervals; None: be exact."""
     for function in module.modules():
         if isinstance(function, RadialFunction):
             function.knots = knots
@@ -137,7 +173,7 @@ def _curve(function: RadialFunction, d: Tensor, values: Tensor, order: int) -> T
 
 
 def _piece(network: nn.Module, features: Tensor, factor: Tensor) -> Tensor:
-    return product(factor[..., None], jet(network, features))
+    return product(factor, jet(network, features))
 
 
 def _pieces(network: nn.Module, features: Tensor, factor: Tensor) -> Tensor:
