@@ -2,14 +2,16 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import overload
 
 import torch
 
+from equitorch.datasets.dataset import AtomDataset
 from equitorch.graph import AtomGraph
 from equitorch.training.parallel import Processes
 from equitorch.training.trainer import Batch
 
-_CACHED_EDGES = 20_000_000
+_KEPT_ATOMS = 500_000
 
 
 def automatic_size(frames: int, atoms: float) -> int:
@@ -23,6 +25,38 @@ def automatic_size(frames: int, atoms: float) -> int:
     while size > 1 and size * atoms > 2048:
         size //= 2
     return size
+
+
+class KeptGraphs(Sequence[AtomGraph]):
+    """The frames of a data set with edges, each made when it is first used; small sets stay in memory.
+
+    Args:
+        data: the frames.
+        cutoff: of the edges, Å.
+        dtype: of positions and edges.
+    """
+
+    def __init__(self, data: AtomDataset, cutoff: float, dtype: torch.dtype) -> None:
+        self.data, self.cutoff, self.dtype = data, cutoff, dtype
+        self.keeps = int(data.sizes.sum()) <= _KEPT_ATOMS
+        self._made: dict[int, AtomGraph] = {}
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    @overload
+    def __getitem__(self, index: int) -> AtomGraph: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[AtomGraph]: ...
+    def __getitem__(self, index: int | slice) -> AtomGraph | list[AtomGraph]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        if index in self._made:
+            return self._made[index]
+        graph = self.data.graph(index, cutoff=self.cutoff, dtype=self.dtype)
+        if self.keeps:
+            self._made[index] = graph
+        return graph
 
 
 @dataclass
@@ -58,8 +92,7 @@ class GraphBatches:
         index = {name: i for i, name in enumerate(self._groups)}
         self._group = [index[name] for name in found]
         self._kept: list[Batch] | None = None
-        edges = sum(graph.num_edges for graph in self.graphs)
-        self._keeps = not self.shuffle and edges <= _CACHED_EDGES
+        self._keeps = not self.shuffle and (not isinstance(self.graphs, KeptGraphs) or self.graphs.keeps)
 
     def __len__(self) -> int:
         step = self.size * self.processes.world
@@ -68,6 +101,11 @@ class GraphBatches:
     def shuffled(self, seed: int) -> "GraphBatches":
         """The same frames in a new order every epoch."""
         return replace(self, shuffle=True, seed=seed)
+
+    def neighbours(self) -> float:
+        """Edges per atom, of up to a hundred frames."""
+        some = self.graphs[:: -(-len(self.graphs) // 100)]
+        return sum(graph.num_edges for graph in some) / sum(graph.num_atoms for graph in some)
 
     @property
     def groups(self) -> Sequence[str]:

@@ -102,7 +102,10 @@ class Data(Section):
     valid: Amount = Field(default="10%", description="a share or number of the training frames, or a file")
     test: Amount = Field(default=None, description="as for valid")
     keys: Keys = Keys()
-    group: str = Field(default="auto", description="info key; frames with one value stay in one split")
+    group: str = Field(
+        default="auto", description="info key; frames with one value stay in one split; none: frames alone"
+    )
+    cache: str | None = Field(default=None, description="folder for flat copies that are read from disk")
     energy_unit: str = Field(default="eV", description="unit of the energies in the files")
     length_unit: str = Field(default="Angstrom", description="unit of the positions in the files")
 

@@ -165,6 +165,8 @@ def _names(values: Sequence[Any] | Any) -> list[str]:
 
 def file_problems(document: Document) -> list[Problem]:
     """Name every file of the config that is not there, and the file that was probably meant."""
+    from equitorch.datasets.shipped import shipped_names
+
     data, model = document.values.get("data", {}), document.values.get("model", {})
     wanted: list[tuple[Key, str]] = []
     for split in ("train", "valid", "test") if isinstance(data, dict) else ():
@@ -175,6 +177,12 @@ def file_problems(document: Document) -> list[Problem]:
         wanted += [(("model", "from"), name) for name in _names(model.get("from"))]
     problems = []
     for key, name in wanted:
+        if name.startswith("shipped:"):
+            if (short := name.removeprefix("shipped:")) not in (known := list(shipped_names())):
+                problems.append(
+                    document.problem(key, f"nothing shipped is called '{short}'; {suggestion(short, known)}")
+                )
+            continue
         path = Path(name).expanduser()
         if not path.exists():
             folder = path.parent if path.parent.is_dir() else Path()

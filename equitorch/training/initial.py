@@ -18,7 +18,7 @@ def build_potential(config: Config, splits: Mapping[str, AtomDataset]) -> tuple[
     """The potential of a config, and notes on how its constants were found.
 
     ``scale`` is the root mean square of the force components times 1 Å, or the spread of the energies per
-    atom where there are no forces; ``shift`` is what the reference energies leave of the mean energy per atom.
+    atom where there are no forces; ``shift`` is what the references leave of the mean energy per atom.
 
     Raises:
         ConfigError: when the model and the data, or the model and the file it continues, do not fit.

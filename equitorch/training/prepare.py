@@ -7,7 +7,7 @@ import torch
 
 from equitorch.datasets.dataset import AtomDataset
 from equitorch.models.potential import Potential
-from equitorch.training.batches import GraphBatches, automatic_size
+from equitorch.training.batches import GraphBatches, KeptGraphs, automatic_size
 from equitorch.training.config import Config
 from equitorch.training.config_reader import ConfigError, Problem
 from equitorch.training.initial import build_potential, root_mean_square
@@ -58,7 +58,7 @@ def prepare(config: Config, device: torch.device, processes: Processes | None = 
         ConfigError: when they do not, with the key to change.
     """
     processes = processes or Processes()
-    splits = read_splits(config.data, seed=config.train.seed)
+    splits, notes = read_splits(config.data, seed=config.train.seed)
     train = splits["train"]
     weights, unlearned = loss_weights(config, train)
     potential, found = build_potential(config, splits)
@@ -81,15 +81,15 @@ def prepare(config: Config, device: torch.device, processes: Processes | None = 
         splits=batches,
         data_hash=train.digest(),
         summary=_summary(splits, plain, potential) | {"weights": weights, "loss_scales": scales},
-        notes=[*train.frames.notes, *found, *unlearned],
+        notes=[*notes, *found, *unlearned],
     )
 
 
 def with_edges(split: AtomDataset, potential: Potential, size: int, processes: Processes) -> GraphBatches:
-    """Find the neighbours of every frame once, and keep them."""
+    """Batches of a split whose neighbours are found when a frame is first used."""
     cutoff, dtype = potential.cutoff, potential.dtype
     return GraphBatches(
-        [split.graph(index, cutoff=cutoff, dtype=dtype) for index in range(len(split))],
+        KeptGraphs(split, cutoff, dtype),
         size,
         processes=processes,
         device=potential.device,
@@ -108,7 +108,7 @@ def _summary(splits: dict[str, AtomDataset], train: GraphBatches, potential: Pot
         "species": list(potential.species),
         "parameters": sum(p.numel() for p in potential.parameters()),
         "cutoff": potential.cutoff,
-        "neighbours": sum(g.num_edges for g in train.graphs) / sum(g.num_atoms for g in train.graphs),
+        "neighbours": train.neighbours(),
         "batch": train.size,
         "reference_energies": {str(z): float(potential.reference_energies[z]) for z in potential.species},
         "scale": float(potential.scale[potential.species[0]]),

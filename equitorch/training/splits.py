@@ -1,63 +1,78 @@
 """From the section ``data`` of a config to three data sets: train, valid and test."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from equitorch.datasets.dataset import AtomDataset
+from equitorch.datasets.open import open_dataset
+from equitorch.datasets.reference_energies import reference_energies
+from equitorch.datasets.splits import split
 from equitorch.training.config import Data
 from equitorch.training.config_reader import ConfigError, Problem
 
 
-def read_splits(data: Data, *, seed: int) -> dict[str, AtomDataset]:
+def read_splits(data: Data, *, seed: int) -> tuple[dict[str, AtomDataset], list[str]]:
     """Read the files of a config and deal their frames out to train, valid and test.
+
+    Returns:
+        the splits, and notes on what reading and dealing brought up.
 
     Raises:
         ConfigError: when a file cannot be used, or nothing is left to train on.
     """
     pool = _read("train", data.train, data)
-    splits: dict[str, AtomDataset] = {}
-    for name in ("valid", "test"):
+    notes, splits, shares = list(pool.frames.notes), {"train": pool}, {"valid": 0.0, "test": 0.0}
+    for name in shares:
         wanted = getattr(data, name)
         if isinstance(wanted, str) and not wanted.endswith("%"):
             splits[name] = _read(name, wanted, data)
-            continue
-        share = float(wanted[:-1]) / 100 if isinstance(wanted, str) else int(wanted or 0) / max(1, len(pool))
-        chosen, rest = deal(pool.groups, share, seed)
-        splits[name], pool = pool.subset(chosen), pool.subset(rest)
-    if not len(pool):
-        message = "no frame is left to train on; ask for less in data.valid and data.test"
-        raise ConfigError([Problem("data.train", message)])
-    return {"train": pool, **splits}
-
-
-def deal(groups: Sequence[str], share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Draw a share of the frames at random; returns their indices and the others', ascending."""
-    order = np.random.default_rng(seed).permutation(len(groups))
-    count = min(len(order), round(share * len(order)))
-    return np.sort(order[:count]), np.sort(order[count:])
+            notes += splits[name].frames.notes
+        elif isinstance(wanted, str):
+            shares[name] = float(wanted[:-1]) / 100
+        else:
+            shares[name] = wanted or 0
+    if any(shares.values()):
+        by = {"auto": "auto", "none": "frame"}.get(data.group, "group")
+        try:
+            parts = split(pool, valid=shares["valid"], test=shares["test"], seed=seed, by=by)
+        except ValueError as error:
+            raise ConfigError([Problem("data.valid", str(error))]) from error
+        notes.append(f"split: {parts.note}")
+        splits["train"] = pool.subset(parts.train)
+        splits = {"valid": pool.subset(parts.valid), "test": pool.subset(parts.test)} | splits
+    nothing = pool.subset([])
+    return {name: splits.get(name, nothing) for name in ("train", "valid", "test")}, notes
 
 
 def _read(name: str, files: str | list[str], data: Data) -> AtomDataset:
-    from equitorch.datasets.ase_files import read_ase
-
-    keys = {label: key for label, key in data.keys.model_dump().items() if key != "auto"}
-    units = {"energy_unit": data.energy_unit, "length_unit": data.length_unit}
+    """Open one file, or several as one data set; labels that the config calls none are taken out."""
+    given = data.keys.model_dump()
+    keys = {label: key for label, key in given.items() if key not in ("auto", "none")}
+    group = "auto" if data.group == "none" else data.group
     try:
         parts = [
-            read_ase(
+            open_dataset(
                 file,
                 keys=keys or None,
-                group=data.group,
+                group=group,
                 energy_unit=data.energy_unit,
                 length_unit=data.length_unit,
+                cache=data.cache,
             )
             for file in ([files] if isinstance(files, str) else files)
         ]
     except ValueError as error:
         raise ConfigError([Problem(f"data.{name}", str(error))]) from error
-    return AtomDataset.concatenate(parts)
+    whole = parts[0] if len(parts) == 1 else AtomDataset.concatenate(parts)
+    unwanted = [label for label, key in given.items() if key == "none"]
+    if not unwanted:
+        return whole
+    columns = whole.frames.columns
+    empty = {label: np.full_like(columns[label], np.nan) for label in unwanted}
+    return AtomDataset(dataclasses.replace(whole.frames, columns={**columns, **empty}), whole.indices)
 
 
 def frame_names(data: AtomDataset) -> list[str]:
@@ -81,11 +96,25 @@ def energies_per_atom(data: AtomDataset, references: Mapping[int, float]) -> NDA
 def find_references(
     data: AtomDataset, wanted: str | Mapping[str, float], species: Sequence[int]
 ) -> tuple[dict[int, float], str]:
-    """The energy of every element in eV, and how it was found."""
-    counts, energies = data.composition(), data.energies
-    known = ~np.isnan(energies)
-    solution = np.linalg.lstsq(counts[known].astype(float), energies[known], rcond=None)[0]
-    return {
-        **dict.fromkeys(species, 0.0),
-        **dict(zip(data.species, solution.tolist(), strict=True)),
-    }, "least squares"
+    """The energy of every element in eV, and how it was found.
+
+    An element that no training frame has gets the mean of the others.
+
+    Raises:
+        ConfigError: when energies are given but not for every element.
+    """
+    if isinstance(wanted, Mapping):
+        from ase.data import atomic_numbers, chemical_symbols
+
+        given = {atomic_numbers.get(name, 0) or int(name): energy for name, energy in wanted.items()}
+        missing = [chemical_symbols[z] for z in species if z not in given]
+        if missing:
+            message = f"has no energy for {', '.join(missing)}; give one for every element, or write auto"
+            raise ConfigError([Problem("model.reference_energies", message)])
+        return {z: given[z] for z in species}, "reference energies: as given"
+    if wanted == "none" or not data.labels["energy"]:
+        return dict.fromkeys(species, 0.0), "reference energies: none"
+    found = reference_energies(data)
+    mean = float(np.mean(list(found.energies.values())))
+    energies = {z: found.energies.get(z, mean) for z in species}
+    return energies, f"reference energies: {found.note}; {1e3 * found.residual:.3g} meV/atom remain"
