@@ -16,8 +16,8 @@ from equitorch.ops import jet as ops
 def jet(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     r"""Push the derivatives of a curve x(t) through a function: those of y(t) = module(x(t)).
 
-    Affine maps act on all orders in one matrix product, SiLU by its own derivatives; anything else by nested
-    forward differentiation.
+    Affine maps act on all orders in one matrix product, SiLU by its own derivatives; anything else is
+    differentiated by PyTorch.
 
     Args:
         module: acts on the last axis, or elementwise.
@@ -42,24 +42,25 @@ def jet(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
             if k < len(module.layers) or module.activate_last:
                 x = jet(module.activation, x)
         return x
-    if module is F.silu or isinstance(module, nn.SiLU):
-        if x.shape[0] <= 3:
-            return ops.silu(x)
-        module = _silu_by_sigmoid  # PyTorch's has no second forward derivative
+    if (module is F.silu or isinstance(module, nn.SiLU)) and x.shape[0] <= 3:
+        return ops.silu(x)
     return along(lambda t: module(sum(t**k / math.factorial(k) * x[k] for k in range(x.shape[0]))), x)
 
 
 def along(curve: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:
-    """Value and derivatives at t = 0 of a function of one number, as many as ``like`` has orders."""
+    """Value and derivatives at t = 0 of a function of one number, as many as ``like`` has orders.
 
-    def lift(k: int, t: Tensor) -> tuple[Tensor, ...]:
-        if k == 0:
-            return (curve(t),)
-        below, tangent = torch.func.jvp(lambda t: lift(k - 1, t), (t,), (torch.ones_like(t),))
-        return (*below, tangent[-1])
-
-    return torch.stack(lift(like.shape[0] - 1, like.new_zeros(())))
-
-
-def _silu_by_sigmoid(x: Tensor) -> Tensor:
-    return x * torch.sigmoid(x)
+    Backward twice is forward once: v -> v . dy/dt is linear, and its derivative with respect to v is dy/dt.
+    (PyTorch's own forward mode loads its TorchScript decompositions at the first call.)
+    """
+    history = torch.is_grad_enabled()
+    with torch.enable_grad():
+        t = like.new_zeros((), requires_grad=True)
+        orders = [curve(t)]
+        while len(orders) < like.shape[0]:
+            v = torch.zeros_like(orders[-1], requires_grad=True)
+            (dot,) = torch.autograd.grad(orders[-1], t, v, create_graph=True, materialize_grads=True)
+            (slope,) = torch.autograd.grad(dot, v, create_graph=True, materialize_grads=True)
+            orders.append(slope)
+        out = torch.stack(orders)
+    return out if history else out.detach()
