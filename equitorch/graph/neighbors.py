@@ -123,7 +123,7 @@ def _cell_list(points: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> Edge
     if atoms == 0:
         return Edges(points.new_empty(2, 0).long(), points.new_empty(0, 3), points.new_empty(0).long())
     vacant, periodic = _cut_vacuum(points, cell, pbc, cutoff)
-    box = _complete_cell(cell, periodic)
+    box = complete_cell(cell, periodic)
     compact = _close_gaps(points - vacant @ cell, box, periodic, cutoff)
     home = torch.floor(torch.linalg.solve(box, compact, left=False)) * periodic
     compact = compact - home @ box  # vesin is slow for atoms far outside the cell
@@ -164,7 +164,7 @@ def _order(target: Tensor, source: Tensor, shift: Tensor, atoms: int) -> Tensor:
     return torch.argsort(key, stable=True)
 
 
-def _complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
+def complete_cell(cell: Tensor, pbc: Tensor) -> Tensor:
     """The cell with unit vectors, orthogonal to the periodic ones, in place of those that do not count."""
     rows = cell[pbc]
     lengths = torch.linalg.vector_norm(rows, dim=1)
@@ -191,7 +191,7 @@ def _cut_vacuum(points: Tensor, cell: Tensor, pbc: Tensor, cutoff: float) -> tup
 
     Where the atoms leave a gap wider than the cutoff, no edge crosses the boundary put into that gap.
     """
-    box = _complete_cell(cell, pbc)
+    box = complete_cell(cell, pbc)
     inverse = torch.linalg.inv(box)
     vast = (1 / torch.linalg.vector_norm(inverse, dim=0) > _VAST * cutoff) & pbc
     vacant, periodic = torch.zeros_like(points), pbc.clone()
