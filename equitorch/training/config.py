@@ -102,9 +102,7 @@ class Data(Section):
     valid: Amount = Field(default="10%", description="a share or number of the training frames, or a file")
     test: Amount = Field(default=None, description="as for valid")
     keys: Keys = Keys()
-    group: str = Field(
-        default="auto", description="info key; frames with one value stay in one split; none: frames alone"
-    )
+    group: str = Field(default="auto", description="info key whose values stay whole in one split; or none")
     cache: str | None = Field(default=None, description="folder for flat copies that are read from disk")
     energy_unit: str = Field(default="eV", description="unit of the energies in the files")
     length_unit: str = Field(default="Angstrom", description="unit of the positions in the files")
@@ -232,8 +230,9 @@ class Config(Section):
 
     @classmethod
     def for_data(cls, train: str | Path, overrides: Sequence[str] = (), *, check_files: bool = True) -> Self:
-        """A config with good defaults for one file of frames."""
-        values = {"data": {"train": str(train)}, "output": f"runs/{Path(train).stem}"}
+        """A config for one file of frames, with a model half as wide as the published one."""
+        stem = Path(str(train).removeprefix("shipped:")).stem
+        values = {"data": {"train": str(train)}, "model": {"channels": 64}, "output": f"runs/{stem}"}
         return cls.from_dict(values, overrides, check_files=check_files)
 
     @classmethod

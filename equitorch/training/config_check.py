@@ -178,10 +178,10 @@ def file_problems(document: Document) -> list[Problem]:
     problems = []
     for key, name in wanted:
         if name.startswith("shipped:"):
-            if (short := name.removeprefix("shipped:")) not in (known := list(shipped_names())):
-                problems.append(
-                    document.problem(key, f"nothing shipped is called '{short}'; {suggestion(short, known)}")
-                )
+            short, known = name.removeprefix("shipped:"), list(shipped_names())
+            if short not in known:
+                message = f"nothing shipped is called '{short}'; {suggestion(short, known)}"
+                problems.append(document.problem(key, message))
             continue
         path = Path(name).expanduser()
         if not path.exists():

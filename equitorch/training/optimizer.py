@@ -34,7 +34,8 @@ class LearningRate:
         \eta_t = \eta \min(1, (t + 1) / t_w) \cdot f_t, \quad
         f_t^{\cos} = \eta_{min} / \eta + (1 - \eta_{min} / \eta) (1 + \cos(\pi t / T)) / 2
 
-    On a plateau f is multiplied by ``factor`` after ``patience`` epochs without a better validation loss.
+    The warm-up of a cosine takes at most a tenth of the run. On a plateau f is multiplied by ``factor`` after
+    ``patience`` epochs without a better validation loss.
 
     Args:
         base: the rate after the warm-up.
@@ -56,7 +57,8 @@ class LearningRate:
 
     def at(self, step: int) -> float:
         """The rate of a step, counted from 0."""
-        rise = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        warmup = min(self.warmup, self.steps // 10) if self.schedule.name == "cosine" else self.warmup
+        rise = min(1.0, (step + 1) / warmup) if warmup else 1.0
         floor = min(self.schedule.min_lr, self.base)
         if self.schedule.name == "cosine":
             wave = (1 + math.cos(math.pi * min(1.0, step / max(1, self.steps)))) / 2

@@ -20,6 +20,12 @@ def test_warms_up_linearly():
     assert [rate.at(step) for step in (0, 4, 9, 50)] == [0.1, 0.5, 1.0, 1.0]
 
 
+def test_a_short_cosine_has_a_short_warm_up():
+    rate = LearningRate(1.0, 500, 100, Schedule(name="cosine", min_lr=0.0))
+    assert rate.at(4) == pytest.approx(0.5, rel=0.01)
+    assert max(rate.at(step) for step in range(100)) > 0.97
+
+
 def test_plateau_agrees_with_pytorch():
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=1.0)
     theirs = torch.optim.lr_scheduler.ReduceLROnPlateau(

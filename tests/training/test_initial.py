@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+import torch
+
+from equitorch.models import checkpoint
+from equitorch.models.potential import Potential
+from equitorch.training.config import Config, ConfigError
+from equitorch.training.initial import build_potential
+from equitorch.training.prepare import loss_scales, prepare
+from equitorch.training.splits import read_splits
+from tests.training.toy import Toy, frames, write
+
+
+@pytest.fixture(autouse=True)
+def table(monkeypatch):
+    monkeypatch.setitem(checkpoint.MODELS, "toy", "tests.training.toy:Toy")
+
+
+def config(folder, *overrides):
+    if not (folder / "train.xyz").exists():
+        write(folder / "train.xyz", 12)
+    values = {"data": {"train": str(folder / "train.xyz"), "valid": None}, "model": {"name": "toy"}}
+    return Config.from_dict(values, overrides)
+
+
+def build(folder, *overrides):
+    settings = config(folder, *overrides)
+    return build_potential(settings, read_splits(settings.data, seed=0)[0])
+
+
+def test_scale_is_the_force_rms_and_shift_what_the_references_leave(tmp_path):
+    potential, notes = build(tmp_path, "model.reference_energies={H: -9, O: -80}")
+    forces = torch.cat([graph.forces for graph in frames(12)])
+    assert potential.scale[8].item() == pytest.approx(forces.square().mean().sqrt().item(), rel=1e-6)
+    rest = []
+    for graph in frames(12):
+        hydrogens = int((graph.atomic_numbers == 1).sum())
+        rest.append(
+            (graph.energy.item() + 9 * hydrogens + 80 * (graph.num_atoms - hydrogens)) / graph.num_atoms
+        )
+    assert potential.shift[1].item() == pytest.approx(np.mean(rest), rel=1e-6)
+    assert potential.species == (1, 8)
+    assert notes == ["reference energies: as given"]
+
+
+def test_without_forces_scale_is_the_spread_of_the_energies(tmp_path):
+    potential, _ = build(tmp_path, "data.keys.forces=none", "model.reference_energies={H: -10, O: -80}")
+    rest = np.array(
+        [(g.energy.item() + 10 * g.atomic_numbers.sum().item()) / g.num_atoms for g in frames(12)]
+    )
+    assert potential.scale[1].item() == pytest.approx(rest.std(), rel=1e-6)
+
+
+def test_numbers_of_the_config_win(tmp_path):
+    potential, _ = build(tmp_path, "model.scale=2", "model.shift=-1")
+    assert (potential.scale[8].item(), potential.shift[8].item()) == (2.0, -1.0)
+
+
+def test_what_is_learned_starts_with_errors_of_about_one(tmp_path):
+    prepared = prepare(config(tmp_path), torch.device("cpu"))
+    data = read_splits(config(tmp_path).data, seed=0)[0]["train"]
+    scales = loss_scales(prepared.potential, data)
+    assert scales["forces"] == pytest.approx(prepared.potential.scale[1].item())
+    assert scales["stress"] == 1.0
+    assert prepared.loss.scales == scales
+    assert prepared.loss.weights == {"energy": 1.0, "forces": 10.0}
+    assert prepared.summary["frames"] == {"train": 12, "valid": 0, "test": 0}
+    raw = prepare(config(tmp_path, "train.loss.normalize=false"), torch.device("cpu"))
+    assert raw.loss.scales == {}
+
+
+def test_tells_what_does_not_fit(tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"model\.max_z: the data have element 8, the table of the model ends at 4"
+    ):
+        build(tmp_path, "model.max_z=5")
+    Potential(Toy(channels=4), species=[1]).save(tmp_path / "old.eqt")
+    with pytest.raises(ConfigError) as error:
+        build(tmp_path, f"model.from={tmp_path / 'old.eqt'}", "model.channels=8")
+    assert "model.channels: is 4 in" in str(error.value)
+    assert "does not know the elements [8]" in str(error.value)
+
+
+def test_a_label_without_weight_is_worth_a_note(tmp_path):
+    prepared = prepare(config(tmp_path, "train.loss.energy=0"), torch.device("cpu"))
+    assert "energy of 12 training frames have no weight and are not learned" in prepared.notes
+    with pytest.raises(ConfigError, match="no training frame has energy, forces or stress to learn from"):
+        prepare(config(tmp_path, "data.keys={energy: none, forces: none}"), torch.device("cpu"))
