@@ -56,8 +56,11 @@ class EdgePlan(NamedTuple):
         if edge_reverse is None:
             order = torch.argsort(source, stable=True)
             pair_edge = torch.stack([count, torch.full_like(count, -1)], dim=1)
-            return cls(source, target, row_ptr, _starts(source, num_nodes), order, count, pair_edge)
-        first = torch.nonzero(count < edge_reverse).squeeze(1)
+            return cls(source, target, row_ptr, _starts(source[order], num_nodes), order, count, pair_edge)
+        if torch.compiler.is_compiling():  # a size that is known beforehand
+            first = torch.argsort((count > edge_reverse).int(), stable=True)[: count.shape[0] // 2]
+        else:
+            first = torch.nonzero(count < edge_reverse).squeeze(1)
         second = edge_reverse[first]
         pair = torch.empty_like(count)
         pair[first] = pair[second] = count[: first.shape[0]]
@@ -72,6 +75,5 @@ class EdgePlan(NamedTuple):
 
 
 def _starts(index: Tensor, count: int) -> Tensor:
-    """Where each value 0..count-1 begins in the sorted ``index``. Shape (count + 1,)."""
-    sizes = torch.bincount(index, minlength=count)
-    return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+    """Where each value 0..count-1 begins in the ascending ``index``. Shape (count + 1,)."""
+    return torch.searchsorted(index, torch.arange(count + 1, device=index.device))
