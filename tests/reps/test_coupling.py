@@ -141,6 +141,12 @@ def test_adds_scales_and_places():
     assert Coupling.sum([cross, cross.scaled(-1.0)]).value.numel() == 0
 
 
+def test_entries_at_one_place_add_up():
+    twice = Coupling.from_paths("1", "1", "1", [(0, 0, 0, 2.0), (0, 0, 0, 3.0)])
+    torch.testing.assert_close(twice.dense(), 5 * wigner_3j(1, 1, 1))
+    assert Coupling.sum([twice]).value.numel() == 6
+
+
 def test_changes_basis():
     coupling = Coupling.from_dense(torch.randn(2, 3, 4, dtype=torch.float64))
     bases = [torch.linalg.qr(torch.randn(n, n, dtype=torch.float64))[0] for n in coupling.dims]

@@ -90,6 +90,12 @@ def test_survives_the_angles_where_an_axis_is_hard_to_find(angle, seed):
         torch.testing.assert_close(back, R, atol=1e-12, rtol=0)
 
 
+def test_angles_about_an_axis_are_at_most_a_half_turn():
+    _, angle = reps.quaternion_to_axis_angle(*draw("quaternion", 5, count=100))
+    assert angle.min() >= 0
+    assert angle.max() <= math.pi
+
+
 def test_matrix_to_quaternion_has_finite_gradients():
     R = torch.eye(3, dtype=torch.float64, requires_grad=True)
     (grad,) = torch.autograd.grad(reps.matrix_to_quaternion(R).sum(), R)
