@@ -255,7 +255,8 @@ class Config(Section):
             values["model"] = {**values["model"], **model_options(self.model.name), **self.model.options}
         if values["model"]["from"] is None:
             del values["model"]["from"]
-        return values
+        plain: dict[str, Any] = json.loads(json.dumps(values))
+        return plain
 
     def to_yaml(self, *, full: bool = False) -> str:
         """The config as a file that :meth:`from_file` reads back to the same values."""

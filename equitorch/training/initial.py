@@ -1,5 +1,6 @@
 """The potential that training starts from: new with references that fit the data, or read from a file."""
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 
@@ -64,7 +65,7 @@ def _continued(config: Config, species: Sequence[int]) -> tuple[Potential, list[
     """A potential from a file, whose weights, references and scale go on; settings must agree."""
     path = str(config.model.from_)
     potential = Potential.load(path)
-    options = getattr(potential.model, "options", {})
+    options = json.loads(json.dumps(getattr(potential.model, "options", {})))
     problems = [
         Problem(f"model.{name}", f"is {options.get(name)!r} in '{path}', got {value!r}; leave it out")
         for name, value in config.model.options.items()

@@ -11,9 +11,16 @@ CUTOFF = 4.0
 class Toy(nn.Module):
     """Pair and density energies from Gaussians of the distance, with a weight per element."""
 
-    def __init__(self, *, channels: int = 8, cutoff: float = CUTOFF, max_z: int = 20) -> None:
+    def __init__(
+        self,
+        *,
+        channels: int = 8,
+        cutoff: float = CUTOFF,
+        max_z: int = 20,
+        outputs: tuple[str, ...] = ("energy",),
+    ) -> None:
         super().__init__()
-        self.options = {"channels": channels, "cutoff": cutoff, "max_z": max_z}
+        self.options = {"channels": channels, "cutoff": cutoff, "max_z": max_z, "outputs": outputs}
         self.cutoff = cutoff
         self.embedding = nn.Embedding(max_z, channels)
         self.first, self.last = nn.Linear(channels, channels), nn.Linear(channels, 1)
