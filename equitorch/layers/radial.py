@@ -113,7 +113,7 @@ class RadialFunction(nn.Module):
             return self.evaluate(d)
         if not torch.is_grad_enabled() or not d.requires_grad:
             return self.derivatives(d.detach(), 0)[0]
-        return _curve(self, d, self.derivatives(d.detach(), 1), 0)
+        return _curve(self, d, self.derivatives(d.detach(), 1).unbind(), 0)
 
     def extra_repr(self) -> str:
         return f"cutoff={self.cutoff:g}, " + ("exact" if self.knots is None else f"{self.knots} knots")
@@ -161,11 +161,11 @@ def set_tables(module: nn.Module, knots: int | None = 512) -> None:
             function.knots = knots
 
 
-def _curve(function: RadialFunction, d: Tensor, values: Tensor, order: int) -> Tensor:
+def _curve(function: RadialFunction, d: Tensor, values: tuple[Tensor, ...], order: int) -> Tensor:
     """The derivative of the given order as a function of ``d``, itself differentiable."""
 
     def slope(grad: Tensor) -> Tensor:
-        above = values if values.shape[0] > order + 1 else function.derivatives(d.detach(), order + 1)
+        above = values if len(values) > order + 1 else function.derivatives(d.detach(), order + 1).unbind()
         return (grad * _curve(function, d, above, order + 1)).sum(-1)
 
     value = values[order]
