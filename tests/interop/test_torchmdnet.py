@@ -14,8 +14,6 @@ from equitorch.models import Potential
 from equitorch.reps import CartesianTensor
 from tests.torchmdnet_reference import CHARGE, FILES, HYPER, graph_of, molecule, reference, state_dict
 
-pytestmark = pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated:DeprecationWarning")
-
 ATOMREF = [{"Atomref": {"max_z": 10}}]
 # Options, then energy and force on the first atom from torchmd-net 3.1.0 (PyTorch path, float64).
 ANCHORS = {
