@@ -2,6 +2,8 @@
 
 from equitorch.datasets.ase_files import read_ase as read_ase
 from equitorch.datasets.cache import cached as cached
+from equitorch.datasets.check import Finding as Finding
+from equitorch.datasets.check import check_dataset as check_dataset
 from equitorch.datasets.dataset import AtomDataset as AtomDataset
 from equitorch.datasets.dataset import Statistics as Statistics
 from equitorch.datasets.loader import Loader as Loader

@@ -54,9 +54,9 @@ def read_ase(
     }
     if not path.is_dir():
         return AtomDataset(collect(_frames(path), source=str(path), folder=folder, **options))
-    files = sorted(p for p in path.rglob("*") if p.is_file() and not p.name.startswith(_HIDDEN))
+    files = sorted(p for p in path.rglob("*") if p.is_file() and _is_readable(p))
     if not files:
-        raise ValueError(f"{path}: the folder holds no files")
+        raise ValueError(f"{path}: the folder holds no file that ASE can read")
     return AtomDataset(concatenate([collect(_frames(p), source=str(p), **options) for p in files]))
 
 
@@ -102,6 +102,16 @@ def _frames(path: Path) -> Iterable[Any]:
     except Exception as error:  # each of ASE's readers fails in its own way
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ValueError(f"{path}, frame {index}: ASE cannot read it: {reason}") from None
+
+
+def _is_readable(path: Path) -> bool:
+    """Whether ASE knows this kind of file; licences and notes beside the data are passed over."""
+    from ase.io.formats import UnknownFileTypeError, filetype
+
+    try:
+        return not path.name.startswith(_HIDDEN) and bool(_format(path) or filetype(str(path), guess=False))
+    except UnknownFileTypeError:
+        return False
 
 
 def _format(path: Path) -> dict[str, str]:

@@ -27,7 +27,7 @@ COLUMNS: dict[str, tuple[bool, tuple[int, ...], str, float]] = {
     "group": (False, (), "int32", 0),
 }
 _FLUSH = 512  # frames
-_NEAR = 2e-3  # Angstrom, enough to find atoms that lie on one another
+_NEAR = 1.5  # Angstrom; far more than it takes to find atoms on one another, but a finer cell list is slow
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

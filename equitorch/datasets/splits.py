@@ -9,6 +9,8 @@ import numpy as np
 
 from equitorch.datasets.dataset import AtomDataset
 
+_FEW = 5  # groups; with fewer, what is held out would differ in kind from what is trained on
+
 
 class Split(NamedTuple):
     """Frames of a data set in disjoint parts, counted within the data set, and how they were chosen."""
@@ -30,7 +32,8 @@ def split(
     """Divide a data set.
 
     Whole groups (trajectories, kinds of configuration) go to one part each. With ``by="auto"`` this is done
-    if it meets the wanted sizes within a half, else frames are drawn one by one. Frames that are the same
+    where there are five groups or more and it meets the wanted sizes within a half, else frames are drawn one
+    by one. Frames that are the same
     structure always stay together.
 
     Args:
@@ -59,7 +62,7 @@ def split(
         )
     same = duplicates(dataset)
     group = np.unique(np.array(dataset.groups), return_inverse=True)[1]
-    if by != "frame" and len(np.unique(group)) > 1:
+    if by == "group" or (by == "auto" and len(np.unique(group)) >= _FEW):
         bundle = _join(same, group)
         parts = _draw(bundle, wanted, seed)
         if by == "group" or all(_near(len(p), w) for p, w in zip(parts[1:], wanted, strict=True)):

@@ -54,6 +54,8 @@ def test_reads_what_was_written(tmp_path, frames, name):
 def test_reads_a_folder(tmp_path, frames):
     ase.io.write(tmp_path / "b.xyz", frames[:2])
     ase.io.write(tmp_path / "a.xyz", frames[2:])
+    (tmp_path / "LICENSE").write_text("CC0")
+    (tmp_path / "notes.rst").write_text("read me")
     data = read_ase(tmp_path)
     assert [graph.num_atoms for graph in data] == [9, 4, 4]
     assert len(set(data.groups)) == 3
@@ -160,7 +162,7 @@ def test_any_damage_is_one_line(tmp_path_factory, where, junk):
 def test_says_what_it_expected(tmp_path):
     with pytest.raises(ValueError, match=re.escape("nowhere.xyz: no such file")):
         read_ase("nowhere.xyz")
-    with pytest.raises(ValueError, match="the folder holds no files"):
+    with pytest.raises(ValueError, match="the folder holds no file that ASE can read"):
         read_ase(tmp_path)
     with pytest.raises(ValueError, match=r"energy_unit expects one of eV, meV, .*, got 'kcal'"):
         AtomDataset.from_ase([ase.Atoms("H")], energy_unit="kcal")
