@@ -57,11 +57,11 @@ def demo(
         "runs/demo"
     ),
     minutes: Annotated[float, typer.Option(help="Longest training, in minutes.")] = 1.5,
-) -> None:
+) -> int | None:
     """Train on the shipped molecules, evaluate, run dynamics, write a report."""
     from equitorch.cli.commands.demo import run
 
-    run(output, minutes)
+    return run(output, minutes)
 
 
 @app.command()
@@ -79,11 +79,11 @@ def new(
     size: Annotated[str, typer.Option(help="small, medium or large.")] = "medium",
     full: Annotated[bool, typer.Option("--full", help="Write every setting with its default.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
-) -> None:
+) -> int | None:
     """Write a commented config fitted to your data."""
     from equitorch.cli.commands.new import run
 
-    run(config, data, model, size, full, force)
+    return run(config, data, model, size, full, force)
 
 
 @app.command()
@@ -95,11 +95,11 @@ def check(
         ),
     ],
     overrides: Overrides = None,
-) -> None:
+) -> int | None:
     """Look at a config or at data without training; list every problem."""
     from equitorch.cli.commands.check import run
 
-    run(what, overrides or [])
+    return run(what, overrides or [])
 
 
 @app.command()
@@ -117,11 +117,11 @@ def train(
         bool, typer.Option("--resume", help="Continue where the run stopped, bit for bit.")
     ] = False,
     quiet: Quiet = False,
-) -> None:
+) -> int | None:
     """Train a potential; ends with errors, a health card and a report."""
     from equitorch.cli.commands.train import run
 
-    run(config, overrides or [], resume, quiet)
+    return run(config, overrides or [], resume, quiet)
 
 
 @app.command()
@@ -136,11 +136,11 @@ def evaluate(
     write: Annotated[
         Path | None, typer.Option(help="Write the structures with predictions to this file.")
     ] = None,
-) -> None:
+) -> int | None:
     """Compare a model with labelled structures."""
     from equitorch.cli.commands.evaluate import run as command
 
-    command(run, data, by, write)
+    return command(run, data, by, write)
 
 
 @app.command()
@@ -158,12 +158,14 @@ def md(
     seed: Annotated[int, typer.Option(help="Seed of velocities and noise.")] = 0,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64; as saved by default.")] = None,
     quiet: Quiet = False,
-) -> None:
+) -> int | None:
     """Run molecular dynamics; stops before it explodes."""
     from equitorch.cli.commands.md import run as command
     from equitorch.cli.dynamics import Settings
 
-    command(run, start, Settings(ensemble, temperature, steps, dt, friction, pressure, seed), dtype, quiet)
+    return command(
+        run, start, Settings(ensemble, temperature, steps, dt, friction, pressure, seed), dtype, quiet
+    )
 
 
 @app.command()
@@ -173,35 +175,35 @@ def relax(
     cell: Annotated[bool, typer.Option("--cell", help="Relax the cell too.")] = False,
     fmax: Annotated[float, typer.Option(help="Largest force at the end, eV/Å.")] = 0.01,
     steps: Annotated[int, typer.Option(help="Most steps per structure.")] = 500,
-) -> None:
+) -> int | None:
     """Move atoms (and the cell) to the nearest minimum, in float64."""
     from equitorch.cli.commands.relax import run as command
 
-    command(run, start, cell, fmax, steps)
+    return command(run, start, cell, fmax, steps)
 
 
 @app.command()
-def report(run: Run) -> None:
+def report(run: Run) -> int | None:
     """Write the report again from the files of a run."""
     from equitorch.cli.commands.report import run as command
 
-    command(run)
+    return command(run)
 
 
 @app.command()
-def info(model: Run) -> None:
+def info(model: Run) -> int | None:
     """Show what a model file says about itself; runs no code from it."""
     from equitorch.cli.commands.info import run
 
-    run(model)
+    return run(model)
 
 
 @app.command()
-def doctor() -> None:
+def doctor() -> int | None:
     """Show versions, devices, kernels and the fallbacks in use."""
     from equitorch.cli.commands.doctor import run
 
-    run()
+    return run()
 
 
 @app.command()
@@ -212,11 +214,11 @@ def bench(
         typer.Argument(help="A structure; else one the run was evaluated on.", show_default=False),
     ] = None,
     sizes: Annotated[str, typer.Option(help="Copies evaluated at once.")] = "1,8,32",
-) -> None:
+) -> int | None:
     """Time energy and forces: ms per step, atoms per second, kernels against reference."""
     from equitorch.cli.commands.bench import run as command
 
-    command(run, start, sizes)
+    return command(run, start, sizes)
 
 
 def _show(error: BaseException, debug: bool) -> int:
@@ -225,7 +227,7 @@ def _show(error: BaseException, debug: bool) -> int:
     text = failure.describe(error, code)
     prefix = {failure.USER: "", failure.DIVERGED: "Diverged: ", failure.INTERNAL: "Error: "}.get(code, "")
     screen.say(prefix + text, style="red" if code != failure.INTERRUPTED else None, stderr=True)
-    if log is not None:
+    if log is not None and code != failure.USER:
         screen.say(f"Traceback in {log}", style="dim", stderr=True)
     elif code == failure.INTERNAL and not debug:
         screen.say("Add --debug to see the traceback, and please report it.", style="dim", stderr=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -172,6 +173,7 @@ def run_dynamics(
     *,
     progress: Callable[[int, float], None] | None = None,
     frames: int = 200,
+    longest: float = math.inf,
 ) -> Outcome:
     """Run dynamics and write ``name.csv``, ``name.extxyz`` and ``name.json`` into a folder.
 
@@ -182,6 +184,7 @@ def run_dynamics(
         name: stem of the files; a number is added where it is taken.
         progress: told the step and the temperature, after every step.
         frames: about how many structures are kept.
+        longest: seconds after which the run ends where it is.
     """
     name = free_name(folder, name, ".csv")
     table, trajectory = folder / f"{name}.csv", folder / f"{name}.extxyz"
@@ -189,14 +192,16 @@ def run_dynamics(
     if not atoms.has("momenta") or np.abs(atoms.get_momenta()).max() == 0:
         thermalize(atoms, settings.temperature_K, settings.seed)
     mover, stopped, last, step = integrator(atoms, settings), "", None, 0
+    ends = time.monotonic() + longest
     with table.open("w", newline="", encoding="utf-8") as stream:
         log = _Log(atoms, settings, stream, trajectory, frames)
         row = log.row(0)
         try:
             while True:
                 stopped = trouble(row[2], row[6], row[3], settings.temperature_K)
-                log.write(step, row, last=bool(stopped) or step == settings.steps)
-                if stopped or step == settings.steps:
+                over = bool(stopped) or step == settings.steps or time.monotonic() > ends
+                log.write(step, row, last=over)
+                if over:
                     break
                 mover.run(1)
                 step += 1

@@ -6,6 +6,7 @@ import codecs
 import math
 import os
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -138,7 +139,10 @@ def listing(name: str, parts: Iterable[str]) -> None:
             lines.append(line)
             longer = part
         line = longer
-    for i, text in enumerate([*lines, line]):
+    folded = [
+        piece for text in [*lines, line] for piece in textwrap.wrap(text, WIDTH - 9, break_on_hyphens=False)
+    ]
+    for i, text in enumerate(folded):
         field(name if i == 0 else "", text)
 
 
@@ -178,4 +182,7 @@ def warn(text: str) -> None:
     """Print a warning; the command goes on."""
     from rich.text import Text
 
-    console().print(Text.assemble(("WARNING", "bold yellow"), "  ", text), soft_wrap=True)
+    for i, line in enumerate(textwrap.wrap(text, WIDTH - 9, break_on_hyphens=False, break_long_words=False)):
+        console().print(
+            Text.assemble(("WARNING  " if i == 0 else " " * 9, "bold yellow"), line), soft_wrap=True
+        )

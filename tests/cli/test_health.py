@@ -41,6 +41,7 @@ class Spoiled(Potential):
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(health, "_LONGEST", 0.5)
+    monkeypatch.setattr(health, "_ENOUGH", 30)
 
 
 def exact(potential: Potential) -> Potential:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 
 def show_data(name: str, found: AtomDataset, seconds: float) -> None:
-    """Print what a data set holds, and the checks."""
+    """Print what a data set holds, and what looks wrong with it."""
+    from equitorch.datasets.check import check_dataset
+
     s = found.statistics()
     listing("Data", [name, *data.summary_parts(s), f"read in {number(seconds, 2)} s"])
     listing("Labels", [f"{label} {n}/{s.frames}" for label, n in s.labels.items()])
@@ -28,10 +30,13 @@ def show_data(name: str, found: AtomDataset, seconds: float) -> None:
     groups = sorted(set(data.groups_of(found)))
     if len(groups) > 1:
         listing("Groups", [f"{len(groups)}: {', '.join(groups[:5])}{', ...' if len(groups) > 5 else ''}"])
-    passed, notes = data.checks(found, s)
-    listing("Checks", [f"ok: {', '.join(passed)}"] if passed else ["none passed"])
-    for note in [*found.frames.notes, *notes]:
-        listing("Note", [note])
+    findings = check_dataset(found)
+    listing("Checks", ["ok: " + ", ".join(f.name for f in findings if f.level == "ok")])
+    for finding in findings:
+        if finding.level == "note":
+            listing("Note", [finding.text])
+        elif finding.level != "ok":
+            screen.warn(finding.text)
 
 
 def _show_model(config: Config) -> None:

@@ -63,6 +63,6 @@ def run(path: Path) -> None:
             ],
         )
     versions = header.get("versions") or {}
-    listing("Made with", [f"equitorch {header['library']}", *(f"{k} {v}" for k, v in versions.items())])
+    listing("Versions", [f"equitorch {header['library']}", *(f"{k} {v}" for k, v in versions.items())])
     field("Data", f"sha256 {header['data_hash'] or 'not recorded'}")
-    field("File hash", f"sha256 {header['sha256']}")
+    field("sha256", f"{header['sha256']}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -43,48 +44,40 @@ def _progress(stack: ExitStack, steps: int, *, quiet: bool) -> Callable[[int, fl
 
 
 def simulate(
-    run: RunPath, atoms: Atoms, settings: Settings, *, dtype: str | None = None, quiet: bool = False
+    run: RunPath,
+    atoms: Atoms,
+    settings: Settings,
+    *,
+    dtype: str | None = None,
+    quiet: bool = False,
+    longest: float = math.inf,
 ) -> tuple[Outcome, float]:
-    """Run dynamics from a structure and write it into ``RUN/md``.
+    """Run dynamics from a structure, for at most so many seconds, and write it into ``RUN/md``.
 
     Returns:
         What was written, and the seconds it took.
     """
-    import torch
-
     from equitorch.calculator import EquitorchCalculator
 
-    kind = {"float32": torch.float32, "float64": torch.float64}.get(dtype or "")
-    atoms.calc = EquitorchCalculator(run.load(dtype), dtype=kind)
+    atoms.calc = EquitorchCalculator(run.load(dtype))
     folder, started = output_folder(run, "md"), time.perf_counter()
+    name = f"{settings.ensemble}_{settings.temperature_K:g}K"
     with ExitStack() as stack:
-        name = f"{settings.ensemble}_{settings.temperature_K:g}K"
-        outcome = run_dynamics(
-            atoms, settings, folder, name, progress=_progress(stack, settings.steps, quiet=quiet)
-        )
+        show = _progress(stack, settings.steps, quiet=quiet)
+        outcome = run_dynamics(atoms, settings, folder, name, progress=show, longest=longest)
     return outcome, time.perf_counter() - started
 
 
 def summarize(outcome: Outcome, settings: Settings, atoms: int, seconds: float) -> None:
     """Print how a run went."""
-    speed = f"{1e3 * seconds / max(outcome.steps, 1):.2f} ms/step"
-    rest = (
-        f"drift {number(outcome.drift, 2)} meV/atom/ps"
-        if settings.ensemble == "nve"
-        else f"target {settings.temperature_K:g} K"
+    nve = settings.ensemble == "nve"
+    parts = [settings.ensemble.upper(), f"{atoms} atoms"]
+    parts.append(f"{number(outcome.steps * settings.dt_fs / 1e3)} ps in {duration(seconds)}")
+    parts.append(f"{1e3 * seconds / max(outcome.steps, 1):.2f} ms/step")
+    parts.append(
+        f"mean T {outcome.temperature_K:.0f} K" + ("" if nve else f" (target {settings.temperature_K:g} K)")
     )
-    time_ps = number(outcome.steps * settings.dt_fs / 1e3)
-    listing(
-        "MD",
-        [
-            settings.ensemble.upper(),
-            f"{atoms} atoms",
-            f"{time_ps} ps in {duration(seconds)}",
-            speed,
-            f"mean T {outcome.temperature_K:.0f} K",
-            rest,
-        ],
-    )
+    listing("MD", parts + ([f"drift {number(outcome.drift, 2)} meV/atom/ps"] if nve else []))
 
 
 def run(path: Path, start: Path, settings: Settings, dtype: str | None, quiet: bool) -> int:

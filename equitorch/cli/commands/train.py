@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from equitorch.cli import failure, screen
 from equitorch.cli.commands import report
-from equitorch.cli.data import graphs_of, groups_of
+from equitorch.cli.data import SHIPPED, graphs_of, groups_of
 from equitorch.cli.failure import UserError, existing
 from equitorch.cli.predictions import GPA, Predictions, predict
 from equitorch.cli.progress import TrainingScreen
@@ -36,7 +36,8 @@ def read_config(path: Path, overrides: Sequence[str]) -> Config:
 
     if "=" in str(path) and not path.exists():
         raise UserError(f"expected a config or a data file before '{path}'")
-    existing(path, "config" if path.suffix in CONFIGS else "data file")
+    if not str(path).startswith(SHIPPED):
+        existing(path, "config" if path.suffix in CONFIGS else "data file")
     return Config.from_file(path, overrides) if path.suffix in CONFIGS else Config.for_data(path, overrides)
 
 
@@ -109,7 +110,8 @@ def after_training(run: Run, config: Config) -> Path | None:
     from equitorch.training.splits import read_splits
 
     folder, potential = Path(run.path), run.model
-    predictions = _evaluate(potential, read_splits(config.data, seed=config.train.seed), folder)
+    splits, _ = read_splits(config.data, seed=config.train.seed)
+    predictions = _evaluate(potential, splits, folder)
     error_table(predictions)
     show_health(_health(potential, predictions, folder))
     return report.write(folder)

@@ -1,0 +1,188 @@
+"""From data to a report in one command, and every way in which that can go wrong."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+from ase.io import read, write
+
+from equitorch.cli import failure
+from tests.cli.conftest import Command, waters
+
+SMALL = ("model.channels=4", "model.layers=1", "model.radial=4", "model.cutoff=2.5", "train.warmup=2")
+
+
+@pytest.fixture(autouse=True)
+def _short(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("equitorch.cli.health._LONGEST", 0.2)
+
+
+def test_trains_on_a_bare_data_file_and_reports(equitorch: Command, water_file: Path, tmp_path: Path) -> None:
+    answer = equitorch("train", "water.xyz", *SMALL, "train.epochs=3")
+    assert answer.code == 0, answer
+    run = tmp_path / "runs" / "water"
+    for name in (
+        "model.eqt",
+        "report.html",
+        "metrics.csv",
+        "config.yaml",
+        "train.log",
+        "health.json",
+        "run.json",
+    ):
+        assert (run / name).exists(), name
+    out = answer.out
+    for words in (
+        "meV/Å",
+        "meV/at",
+        "★",
+        "Health",
+        "rotation error",
+        "Wrote",
+        "Next     equitorch md runs/water START",
+    ):
+        assert words in out, words
+    epochs = [line for line in out.splitlines() if line.strip().startswith(("1 ", "2 ", "3 "))]
+    assert len(epochs) == 3
+    assert "\x1b" not in out
+    assert [line for line in out.splitlines() if len(line) > 80 and not line.startswith("Wrote")] == []
+    assert "not available" in (run / "report.html").read_text()  # no stress, no dynamics yet
+    assert {p.name for p in tmp_path.iterdir()} == {"runs", "water.xyz"}
+
+
+def test_the_whole_way_from_new_to_report(equitorch: Command, water_file: Path, tmp_path: Path) -> None:
+    assert equitorch("new", "w.yaml", "--data", "water.xyz", "--size", "small").code == 0
+    assert "# Å" in (tmp_path / "w.yaml").read_text()
+    assert "ok: labels" in equitorch("check", "w.yaml").out
+    assert equitorch("train", "w.yaml", *SMALL, "train.epochs=1", "--quiet").code == 0
+    assert equitorch("train", "w.yaml", *SMALL, "train.epochs=2", "--resume").code == 0
+    write("more.xyz", waters(4, seed=7), format="extxyz")
+    answer = equitorch("evaluate", "runs/w", "more.xyz", "--by", "element", "--write", "out/seen.xyz")
+    assert answer.code == 0, answer
+    assert "F MAE meV/Å" in answer.out
+    assert "energy_equitorch" in read("out/seen.xyz").info
+    assert equitorch("md", "runs/w", "more.xyz", "--steps", 3, "--quiet").code == 0
+    assert equitorch("report", "runs/w").code == 0
+    page = (tmp_path / "runs" / "w" / "report.html").read_text()
+    for words in ("more", "Molecular dynamics · nvt_300K", "Energy, valid"):
+        assert words in page, words
+
+
+def test_by_a_group_key(equitorch: Command, run_folder: Path, water_file: Path) -> None:
+    answer = equitorch("evaluate", run_folder, water_file, "--by", "config_type")
+    assert answer.code == 0, answer
+    assert "cold" in answer.out
+    assert "hot" in answer.out
+
+
+def test_lists_every_problem_of_a_config_before_anything_runs(
+    equitorch: Command, water_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "bad.yaml").write_text(
+        "data:\n  train: watre.xyz\nmodel:\n  name: tensornet\n  cutof: 5.0\ntrain:\n  epochs: ten\noutput: here\n"
+    )
+    answer = equitorch("train", "bad.yaml")
+    assert answer.code == failure.USER
+    assert "3 problems" in answer.err
+    assert "bad.yaml:2" in answer.err
+    assert "did you mean 'water.xyz'?" in answer.err
+    assert "did you mean 'cutoff'?" in answer.err
+    assert "expected an integer, got 'ten'" in answer.err
+    assert "Traceback" not in answer.text
+    assert not (tmp_path / "here").exists()
+
+
+@pytest.mark.parametrize("typo", ["epocs", "epoch", "bacth", "seeed", "clipp", "precission"])
+def test_names_the_setting_that_was_meant(equitorch: Command, water_file: Path, typo: str) -> None:
+    answer = equitorch("train", "water.xyz", f"train.{typo}=1")
+    assert answer.code == failure.USER
+    assert "did you mean '" in answer.err
+
+
+def test_a_run_is_never_overwritten(equitorch: Command, water_file: Path, run_folder: Path) -> None:
+    answer = equitorch("train", "water.xyz", *SMALL, "train.epochs=1", f"output={run_folder}")
+    assert answer.code == failure.USER
+    assert "resume" in answer.err
+
+
+def test_data_without_labels_are_an_error(equitorch: Command, run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "bare.xyz").write_text("1\n\nH 0 0 0\n1\n\nO 0 0 0\n" * 10)
+    for arguments in (("train", "bare.xyz"), ("evaluate", run_folder, "bare.xyz")):
+        answer = equitorch(*arguments)
+        assert answer.code == failure.USER, answer
+        assert "has" in answer.err
+        assert "energ" in answer.err
+
+
+def test_check_warns_of_what_looks_wrong(equitorch: Command, tmp_path: Path) -> None:
+    frames = waters(3)
+    write("odd.xyz", [*frames, frames[0]], format="extxyz")
+    out = equitorch("check", "odd.xyz").out
+    assert "1 frames occur earlier; splits keep them together" in out
+
+
+def test_a_path_with_spaces_works(equitorch: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    write(folder / "my water.xyz", waters(8), format="extxyz")
+    answer = equitorch("train", "my data/my water.xyz", *SMALL, "train.epochs=1", "output=my runs/one")
+    assert answer.code == 0, answer
+    assert "equitorch md 'my runs/one' START" in answer.out
+    assert equitorch("info", "my runs/one").code == 0
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_an_output_that_cannot_be_written_is_a_sentence(
+    equitorch: Command, water_file: Path, tmp_path: Path
+) -> None:
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    locked.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    answer = equitorch("train", "water.xyz", *SMALL, "train.epochs=1", "output=locked/run")
+    assert answer.code == failure.USER
+    assert "Permission denied" in answer.err
+
+
+def test_an_interruption_says_how_to_go_on(
+    equitorch: Command, water_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import signal
+
+    from equitorch.cli.progress import TrainingScreen
+
+    def stop(self: TrainingScreen, done: int, batches: int, loss: float) -> None:
+        signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingScreen, "on_batch", stop)
+        answer = equitorch("train", "water.xyz", *SMALL, "train.epochs=3", "train.batch=64")
+    assert answer.code == failure.INTERRUPTED, answer
+    assert "Resume   equitorch train water.xyz" in answer.out
+    assert "--resume" in answer.out
+    assert equitorch("train", "water.xyz", *SMALL, "train.epochs=3", "train.batch=64", "--resume").code == 0
+
+
+def test_a_failing_report_does_not_fail_the_run(
+    equitorch: Command, water_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(folder: Path) -> None:
+        raise RuntimeError("no ink")
+
+    monkeypatch.setattr("equitorch.cli.report.write_report", broken)
+    answer = equitorch("train", "water.xyz", *SMALL, "train.epochs=1")
+    assert answer.code == 0
+    assert "WARNING  the report could not be written: RuntimeError: no ink" in answer.out
+    assert "report.html" not in answer.out
+
+
+def test_new_refuses_to_replace_a_file(equitorch: Command, water_file: Path, tmp_path: Path) -> None:
+    (tmp_path / "w.yaml").write_text("mine")
+    answer = equitorch("new", "w.yaml", "--data", "water.xyz")
+    assert answer.code == failure.USER
+    assert "replace it with --force" in answer.err
+    assert (tmp_path / "w.yaml").read_text() == "mine"
+    assert equitorch("new", "w.yaml", "--data", "water.xyz", "--full", "--force").code == 0
+    assert "warmup" in (tmp_path / "w.yaml").read_text()
