@@ -134,8 +134,9 @@ class TensorEmbedding(nn.Module):
         by_element = [self.element.weight @ receiver.mT + self.pair.bias, self.element.weight @ sender.mT]
         species = torch.stack([table[atomic_numbers] for table in by_element])
         weight = self.radial(distance).unflatten(-1, (3, self.channels))
-        c = density(weight, species, harmonics * self.norms[self.degree], self.degree, plan)
-        alone = self.radial(distance.new_zeros(1))[0, : self.channels] * self.norms[0] * species.sum(0)
+        norms = self.norms.to(harmonics.dtype)
+        c = density(weight, species, harmonics * norms[self.degree], self.degree, plan)
+        alone = self.radial(distance.new_zeros(1))[0, : self.channels] * norms[0] * species.sum(0)
         c = c + nn.functional.pad(alone[:, None], (0, 0, 0, 8))
         gates = self.gate(self.norm(c.square().sum(-2))).unflatten(-1, (3, self.channels))
         return self.mix(c) * gates[:, self.degree]

@@ -37,7 +37,7 @@ def silu_derivatives(h: Tensor, s: Tensor) -> list[Tensor]:
 def silu(x: Tensor) -> Tensor:
     """Faà di Bruno's formula to second order: the jet of ``silu(x(t))``, of at most three orders."""
     a = silu_derivatives(x[0], torch.sigmoid(x[0]))
-    out = [a[0], *[a[1] * x[1]] * (x.shape[0] > 1)]
+    out = [a[0], a[1] * x[1]] if x.shape[0] > 1 else [a[0]]
     if x.shape[0] > 2:
         out.append(a[2] * x[1] * x[1] + a[1] * x[2])
     return torch.stack(out)
