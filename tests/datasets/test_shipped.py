@@ -7,7 +7,7 @@ import pytest
 import equitorch.datasets.shipped as package
 from equitorch.datasets import duplicates, load_shipped, shipped_names, split
 
-NAMES = ("ethanol", "malonaldehyde")
+NAMES = ("aspirin", "ethanol", "malonaldehyde")
 FOLDER = Path(package.__file__).parent
 
 
@@ -67,5 +67,5 @@ def test_forces_are_the_gradient_of_the_energies():
 
 
 def test_says_what_it_expected():
-    with pytest.raises(ValueError, match="one of ethanol, malonaldehyde, got 'benzene'"):
+    with pytest.raises(ValueError, match="one of aspirin, ethanol, malonaldehyde, got 'benzene'"):
         load_shipped("benzene")
