@@ -86,7 +86,12 @@ def test_interaction_is_equivariant(group):
 
 def test_messages_depend_on_receiver_and_sender_in_this_order():
     layer, charges, x = interaction(), random(ATOMS, CHARGES, seed=7), random(ATOMS, 9, CHANNELS)
+    seen = []
+    handle = layer.network.register_forward_pre_hook(lambda _module, args: seen.append(args[0]))
     before = interact(layer, charges)(x)
+    handle.remove()
+    assert torch.equal(seen[0][:, 6:], torch.cat([charges[TARGET], charges[SOURCE]], dim=1))
+    assert torch.equal(seen[1][:, 6:], torch.cat([charges, charges], dim=1))
     changed = charges.clone()
     changed[4] += 1  # atom 4 receives nothing from others and sends to atom 3 only
     moved = (interact(layer, changed)(x) - before).abs().amax((1, 2)) > 1e-9
