@@ -57,7 +57,7 @@ def demo(
         "runs/demo"
     ),
     minutes: Annotated[float, typer.Option(help="Longest training, in minutes.")] = 1.5,
-) -> int | None:
+) -> int:
     """Train on the shipped molecules, evaluate, run dynamics, write a report."""
     from equitorch.cli.commands.demo import run
 
@@ -79,7 +79,7 @@ def new(
     size: Annotated[str, typer.Option(help="small, medium or large.")] = "medium",
     full: Annotated[bool, typer.Option("--full", help="Write every setting with its default.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
-) -> int | None:
+) -> int:
     """Write a commented config fitted to your data."""
     from equitorch.cli.commands.new import run
 
@@ -95,7 +95,7 @@ def check(
         ),
     ],
     overrides: Overrides = None,
-) -> int | None:
+) -> int:
     """Look at a config or at data without training; list every problem."""
     from equitorch.cli.commands.check import run
 
@@ -117,7 +117,7 @@ def train(
         bool, typer.Option("--resume", help="Continue where the run stopped, bit for bit.")
     ] = False,
     quiet: Quiet = False,
-) -> int | None:
+) -> int:
     """Train a potential; ends with errors, a health card and a report."""
     from equitorch.cli.commands.train import run
 
@@ -136,7 +136,7 @@ def evaluate(
     write: Annotated[
         Path | None, typer.Option(help="Write the structures with predictions to this file.")
     ] = None,
-) -> int | None:
+) -> int:
     """Compare a model with labelled structures."""
     from equitorch.cli.commands.evaluate import run as command
 
@@ -158,7 +158,7 @@ def md(
     seed: Annotated[int, typer.Option(help="Seed of velocities and noise.")] = 0,
     dtype: Annotated[str | None, typer.Option(help="float32 or float64; as saved by default.")] = None,
     quiet: Quiet = False,
-) -> int | None:
+) -> int:
     """Run molecular dynamics; stops before it explodes."""
     from equitorch.cli.commands.md import run as command
     from equitorch.cli.dynamics import Settings
@@ -175,7 +175,7 @@ def relax(
     cell: Annotated[bool, typer.Option("--cell", help="Relax the cell too.")] = False,
     fmax: Annotated[float, typer.Option(help="Largest force at the end, eV/Å.")] = 0.01,
     steps: Annotated[int, typer.Option(help="Most steps per structure.")] = 500,
-) -> int | None:
+) -> int:
     """Move atoms (and the cell) to the nearest minimum, in float64."""
     from equitorch.cli.commands.relax import run as command
 
@@ -183,7 +183,7 @@ def relax(
 
 
 @app.command()
-def report(run: Run) -> int | None:
+def report(run: Run) -> int:
     """Write the report again from the files of a run."""
     from equitorch.cli.commands.report import run as command
 
@@ -191,7 +191,7 @@ def report(run: Run) -> int | None:
 
 
 @app.command()
-def info(model: Run) -> int | None:
+def info(model: Run) -> int:
     """Show what a model file says about itself; runs no code from it."""
     from equitorch.cli.commands.info import run
 
@@ -199,7 +199,7 @@ def info(model: Run) -> int | None:
 
 
 @app.command()
-def doctor() -> int | None:
+def doctor() -> int:
     """Show versions, devices, kernels and the fallbacks in use."""
     from equitorch.cli.commands.doctor import run
 
@@ -214,7 +214,7 @@ def bench(
         typer.Argument(help="A structure; else one the run was evaluated on.", show_default=False),
     ] = None,
     sizes: Annotated[str, typer.Option(help="Copies evaluated at once.")] = "1,8,32",
-) -> int | None:
+) -> int:
     """Time energy and forces: ms per step, atoms per second, kernels against reference."""
     from equitorch.cli.commands.bench import run as command
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from equitorch.cli import screen
 from equitorch.cli.predictions import GPA
 from equitorch.cli.screen import duration, number, say, sparkline
+from equitorch.training.run import Observer
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -57,7 +58,7 @@ def header_line() -> str:
     return "".join(name.rjust(w) for (name, _), w in zip(_COLUMNS, widths, strict=True))
 
 
-class TrainingScreen:
+class TrainingScreen(Observer):
     """Observer of a run that prints it; see :class:`equitorch.training.Observer`.
 
     Args:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from equitorch.cli import data, screen
+from equitorch.cli import data, failure, screen
 from equitorch.cli.commands.train import CONFIGS, read_config
 from equitorch.cli.screen import count, field, listing, number
 
@@ -75,7 +75,7 @@ def _show_model(config: Config) -> None:
     )
 
 
-def run(path: Path, overrides: Sequence[str]) -> None:
+def run(path: Path, overrides: Sequence[str]) -> int:
     """Read everything that a training would, and say what is there."""
     config = read_config(path, overrides)
     is_config = path.suffix in CONFIGS
@@ -90,3 +90,4 @@ def run(path: Path, overrides: Sequence[str]) -> None:
         field("Next", f"equitorch train {path}")
     else:
         field("Next", f"equitorch new {path.stem}.yaml --data {path}   or at once: equitorch train {path}")
+    return failure.OK

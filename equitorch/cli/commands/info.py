@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from equitorch.cli import failure
 from equitorch.cli.files import RunPath
 from equitorch.cli.screen import count, field, listing, number
 
@@ -16,7 +17,7 @@ def _energies(table: dict[str, Any]) -> list[str]:
     return [f"{chemical_symbols[int(z)]} {number(float(e), 6)}" for z, e in table.items()]
 
 
-def run(path: Path) -> None:
+def run(path: Path) -> int:
     """Print what the file says, without building the model."""
     from ase.data import chemical_symbols
 
@@ -66,3 +67,4 @@ def run(path: Path) -> None:
     listing("Versions", [f"equitorch {header['library']}", *(f"{k} {v}" for k, v in versions.items())])
     field("Data", f"sha256 {header['data_hash'] or 'not recorded'}")
     field("sha256", f"{header['sha256']}")
+    return failure.OK

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from equitorch.cli import failure
 from equitorch.cli.failure import UserError, existing, nearest
 from equitorch.cli.screen import field
 
@@ -100,7 +101,7 @@ def _facts(data: Path) -> tuple[str, set[str]]:
     return " · ".join(summary_parts(found.statistics())), {name for name, n in found.labels.items() if n}
 
 
-def run(path: Path, data: Path, model: str, size: str, full: bool, force: bool) -> None:
+def run(path: Path, data: Path, model: str, size: str, full: bool, force: bool) -> int:
     """Write the config.
 
     Raises:
@@ -138,3 +139,4 @@ def run(path: Path, data: Path, model: str, size: str, full: bool, force: bool) 
     Config.from_file(path)
     field("Wrote", str(path))
     field("Next", f"equitorch check {path}")
+    return failure.OK

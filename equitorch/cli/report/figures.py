@@ -33,7 +33,7 @@ def curves(columns: dict[str, Array]) -> list[str]:
             [("valid_forces_mae", "s1", "MAE"), ("valid_forces_rmse", "s2", "RMSE")],
             1e3,
         ),
-        ("Learning rate", "learning rate", [("lr", "s1", "")], 1.0),
+        ("Learning rate", "rate", [("lr", "s1", "")], 1.0),
     ]
     out = []
     for title, unit, series, factor in panels:
@@ -44,7 +44,9 @@ def curves(columns: dict[str, Array]) -> list[str]:
         ]
         if not present:
             continue
-        chart = Chart(x, Axis.over(*(values for values, _, _ in present), label=unit, log=True), title=title)
+        chart = Chart(
+            x, Axis.over(*(values for values, _, _ in present), label=unit, log=True), 460, 250, title
+        )
         for values, style, name in present:
             chart.line(epoch, values, style, name, marks=len(epoch) <= 12)
         if title.startswith("Validation") and np.isfinite(present[0][0]).any():
@@ -126,7 +128,7 @@ def energy_trace(trace: Trace) -> str:
     chart = Chart(
         Axis(0, float(time[-1]) or 1.0, "time, ps"),
         Axis.over(*shift.values(), label="meV/atom from the start"),
-        460,
+        350,
         250,
         "Energy",
     )
@@ -142,7 +144,7 @@ def conserved_trace(trace: Trace) -> str:
     chart = Chart(
         Axis(0, float(time[-1]) or 1.0, "time, ps"),
         Axis.over(total, label="meV/atom from the start"),
-        460,
+        350,
         250,
         "Total energy (conserved)",
     )
@@ -155,7 +157,7 @@ def temperature_trace(trace: Trace) -> str:
     mean = np.cumsum(value) / np.arange(1, len(value) + 1)
     target = trace.settings.get("temperature_K")
     y = Axis.over(value, [target if target is not None else np.nan], label="temperature, K", zero=True)
-    chart = Chart(Axis(0, float(time[-1]) or 1.0, "time, ps"), y, 460, 250, "Temperature")
+    chart = Chart(Axis(0, float(time[-1]) or 1.0, "time, ps"), y, 350, 250, "Temperature")
     chart.line(time, value, "faint s1", "instantaneous").line(time, mean, "s2", "running mean")
     if target is not None and trace.settings.get("ensemble") != "nve":
         chart.level(float(target), f"target {target:g} K")
@@ -182,7 +184,7 @@ def distance_distribution(data: Array, dynamics: Array) -> str:
     chart = Chart(
         Axis(0.7, 6.0, "distance between two atoms, Å"),
         Axis.over(*ours, label="density, 1/Å", zero=True),
-        460,
+        350,
         250,
         "Interatomic distances",
     )

@@ -143,10 +143,11 @@ def _snapshots(trace: Trace, k: int) -> str:
     if len(trace.numbers) > _MOST:
         return missing("Snapshots", f"there are more than {_MOST} atoms")
     first = trace.snapshots[0][1]
-    cells = []
-    for i, (time, pos) in enumerate(trace.snapshots):
-        drawn = pos if trace.periodic else superpose(pos, first)
-        drawing = picture(trace.numbers.tolist(), drawn, size=150, turn=view(first), name=f"t{k}{i}x")
+    frames = [(time, pos if trace.periodic else superpose(pos, first)) for time, pos in trace.snapshots]
+    turn, cells = view(first), []
+    reach = max(float(np.abs((pos - pos.mean(0)) @ turn.T)[:, :2].max()) for _, pos in frames) + 0.6
+    for i, (time, pos) in enumerate(frames):
+        drawing = picture(trace.numbers.tolist(), pos, size=150, turn=turn, reach=reach, name=f"t{k}{i}x")
         cells.append(f"{drawing}<figcaption>{number(time / 1e3)} ps</figcaption>")
     return grid(cells, "six")
 
@@ -155,9 +156,9 @@ def _one(record: Record, trace: Trace, k: int) -> str:
     s = trace.settings
     ensemble, done = str(s.get("ensemble", "")).upper(), s.get("steps_done", s.get("steps", 0))
     what = f"{ensemble}, {formula(trace.numbers.tolist())}"
-    text = f"{what}, {done} steps of {s.get('dt_fs')} fs, {s.get('temperature_K')} K."
+    text = f"{what}, {done} steps of {s.get('dt_fs', 0):g} fs, {s.get('temperature_K', 0):g} K."
     if s.get("stopped"):
         text += f" Stopped early: {s['stopped']}."
     energy = figures.conserved_trace if ensemble == "NVE" else figures.energy_trace
     cells = [figures.temperature_trace(trace), energy(trace), _distances(record, trace)]
-    return section(f"Molecular dynamics · {trace.name}", text, grid(cells, "two") + _snapshots(trace, k))
+    return section(f"Molecular dynamics · {trace.name}", text, grid(cells, "three") + _snapshots(trace, k))

@@ -91,6 +91,7 @@ def picture(
     *,
     size: float = 240,
     turn: Array | None = None,
+    reach: float | None = None,
     tints: Sequence[str] | None = None,
     hints: Sequence[str] | None = None,
     name: str = "m",
@@ -102,6 +103,7 @@ def picture(
         pos: (atoms, 3) positions in Å.
         size: width and height in pixels.
         turn: (3, 3) rotation to look from; by default the broadest side is seen.
+        reach: Å from the middle to the edge; by default everything just fits.
         tints: colours instead of the elements' own, e.g. of an error.
         hints: texts shown when the pointer rests on an atom.
         name: a prefix that makes the gradients' names unique on the page.
@@ -111,7 +113,8 @@ def picture(
     z, pos = np.asarray(numbers, dtype=np.int64), np.asarray(pos, dtype=float)
     turned = (pos - pos.mean(0)) @ (view(pos) if turn is None else turn).T
     radii = 0.42 * covalent_radii[z] + 0.12
-    scale = 0.48 * size / max(float(np.abs(turned[:, :2]).max() + radii.max()), 1.5)
+    reach = max(float(np.abs(turned[:, :2]).max() + radii.max()), 1.5) if reach is None else reach
+    scale = 0.48 * size / reach
     xy, depth = np.array([1, -1]) * turned[:, :2] * scale + size / 2, turned[:, 2]
     paint = list(tints) if tints is not None else [color(int(a)) for a in z]
     shades = {tint: f"{name}{k}" for k, tint in enumerate(dict.fromkeys(paint))}

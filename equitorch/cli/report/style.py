@@ -21,9 +21,9 @@ header p { margin:6px 0 0; color:var(--muted) }
 header .molecule { width:170px; height:170px; grid-row:span 2 }
 .eyebrow { font-size:12px; font-weight:600; letter-spacing:.09em; text-transform:uppercase;
   color:var(--s1); margin:0 0 4px !important }
-.tiles { display:grid; grid-template-columns:repeat(auto-fit,minmax(150px,1fr)); gap:12px; margin:16px 0 }
-.tile { background:var(--card); border:1px solid var(--edge); border-radius:12px; padding:13px 16px }
-.tile b { display:block; font-size:22px; white-space:nowrap; font-weight:650; letter-spacing:-.02em;
+.tiles { display:grid; grid-template-columns:repeat(auto-fit,minmax(128px,1fr)); gap:12px; margin:16px 0 }
+.tile { background:var(--card); border:1px solid var(--edge); border-radius:12px; padding:13px 14px }
+.tile b { display:block; font-size:20px; white-space:nowrap; font-weight:650; letter-spacing:-.02em;
   line-height:1.25; font-variant-numeric:tabular-nums }
 .tile b small { font-size:13px; font-weight:500; color:var(--muted); letter-spacing:0 }
 .tile span { color:var(--muted); font-size:13px }
@@ -76,7 +76,7 @@ tr:last-child td { border-bottom:0 }
 .meter { display:inline-block; height:8px; border-radius:4px; background:var(--s1); vertical-align:middle;
   margin-right:8px }
 .checks { list-style:none; padding:0; margin:6px 0 0; display:grid; gap:8px }
-.checks li { display:grid; grid-template-columns:26px minmax(180px,1.1fr) 1fr; gap:4px 8px;
+.checks li { display:grid; grid-template-columns:26px 200px 1fr; gap:4px 8px;
   align-items:baseline }
 .ok { color:var(--good); font-weight:700 }
 .bad { color:var(--bad); font-weight:700 }

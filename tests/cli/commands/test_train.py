@@ -82,7 +82,8 @@ def test_lists_every_problem_of_a_config_before_anything_runs(
     equitorch: Command, water_file: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "bad.yaml").write_text(
-        "data:\n  train: watre.xyz\nmodel:\n  name: tensornet\n  cutof: 5.0\ntrain:\n  epochs: ten\noutput: here\n"
+        "data:\n  train: watre.xyz\nmodel:\n  name: tensornet\n  cutof: 5.0\n"
+        "train:\n  epochs: ten\noutput: here\n"
     )
     answer = equitorch("train", "bad.yaml")
     assert answer.code == failure.USER
