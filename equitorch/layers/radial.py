@@ -61,13 +61,25 @@ class RadialFunction(nn.Module):
             return self._exact(d)
         return interpolate(self.table(), d, self.cutoff / self.knots)
 
+    def with_own(self, d: Tensor) -> tuple[Tensor, Tensor]:
+        """The function at ``d`` and at zero, where an atom meets itself. Shapes (points, n) and (n,)."""
+        if self.knots is None or d.shape[0] == 0:
+            return self(d), self._exact(d.new_zeros(1))[0]
+        table = self.table()
+        return interpolate(table, d, self.cutoff / self.knots), table[0, 0]
+
     def evaluate(self, d: Tensor) -> Tensor:
         """The definition: envelope times network, in plain PyTorch."""
         return self.envelope(d).unsqueeze(-1) * self.network(self.basis(d))
 
     def derivatives(self, d: Tensor, order: int) -> Tensor:
         """Value and derivatives with respect to ``d``. Shape (order + 1, points, n)."""
-        return self._network(*self._features(d, order))
+        weights = [w for w in self.parameters() if w.requires_grad]
+        if torch.is_grad_enabled() and weights:
+            out: Tensor = _Jets.apply(self, (d,), order, *weights)
+            return out
+        with torch.no_grad():
+            return torch.cat([_jets(self, part, order) for part in d.split(_CHUNK)], dim=1)
 
     def table(self) -> Tensor:
         """Value, h slope, h² curvature at the knots. Shape (knots + 1, 3, n); kept until a weight changes."""
@@ -100,20 +112,15 @@ class RadialFunction(nn.Module):
         return jet(self.basis, path), jet(self.envelope, path)
 
     def _network(self, features: Tensor, factor: Tensor) -> Tensor:
-        weights = [w for w in self.network.parameters() if w.requires_grad]
-        if not torch.is_grad_enabled() or not (weights or features.requires_grad):
-            return _pieces(self.network, features, factor)
-        if features.shape[1] <= _KEEP:
-            return _piece(self.network, features, factor)
-        out: Tensor = _Pieces.apply(self.network, features, factor, *weights)
-        return out
+        """The jet of the function, from those of the basis and of the envelope."""
+        return product(factor, jet(self.network, features))
 
     def _exact(self, d: Tensor) -> Tensor:
         if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
             return self.evaluate(d)
         if not torch.is_grad_enabled() or not d.requires_grad:
-            return self.derivatives(d.detach(), 0)[0]
-        return _curve(self, d, self.derivatives(d.detach(), 1).unbind(), 0)
+            return self.derivatives(d, 0)[0]
+        return _curve(self, d, self.derivatives(d, 1).unbind(), 0)
 
     def extra_repr(self) -> str:
         return f"cutoff={self.cutoff:g}, " + ("exact" if self.knots is None else f"{self.knots} knots")
@@ -165,54 +172,46 @@ def _curve(function: RadialFunction, d: Tensor, values: tuple[Tensor, ...], orde
     """The derivative of the given order as a function of ``d``, itself differentiable."""
 
     def slope(grad: Tensor) -> Tensor:
-        above = values if len(values) > order + 1 else function.derivatives(d.detach(), order + 1).unbind()
+        above = values if len(values) > order + 1 else function.derivatives(d, order + 1).unbind()
         return (grad * _curve(function, d, above, order + 1)).sum(-1)
 
     value = values[order]
     return with_derivatives(value.detach(), [(value, lambda grad: grad), (d, slope)])
 
 
-def _piece(network: nn.Module, features: Tensor, factor: Tensor) -> Tensor:
-    return product(factor, jet(network, features))
+def _jets(function: RadialFunction, d: Tensor, order: int) -> Tensor:
+    return function._network(*function._features(d, order))
 
 
-def _pieces(network: nn.Module, features: Tensor, factor: Tensor) -> Tensor:
-    with torch.no_grad():
-        pieces = zip(features.split(_CHUNK, dim=1), factor.split(_CHUNK, dim=1), strict=True)
-        return torch.cat([_piece(network, *piece) for piece in pieces], dim=1)
+class _Jets(torch.autograd.Function):
+    """A function's jets as a function of its weights alone.
 
-
-class _Pieces(torch.autograd.Function):
-    """The network on all points, in pieces; each is computed again when gradients of weights are wanted."""
+    ``d`` is in a tuple, so that this node is not on its path: what depends on ``d`` is said by the next
+    order of derivative. Gradients of weights that are differentiated again do know it.
+    """
 
     @staticmethod
-    def forward(ctx: Any, network: nn.Module, features: Tensor, factor: Tensor, *weights: Tensor) -> Tensor:
-        ctx.network, ctx.weights = network, weights
-        ctx.save_for_backward(features, factor)
-        return _pieces(network, features, factor)
+    def forward(ctx: Any, function: RadialFunction, d: tuple[Tensor], order: int, *weights: Tensor) -> Tensor:
+        ctx.function, (ctx.d,), ctx.order, ctx.weights = function, d, order, weights
+        points, ctx.kept = ctx.d.detach(), None
+        if points.shape[0] > _KEEP:
+            return torch.cat([_jets(function, part, order) for part in points.split(_CHUNK)], dim=1)
+        with torch.enable_grad():
+            ctx.kept = _jets(function, points, order)
+        return ctx.kept.detach()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        features, factor = ctx.saved_tensors
-        if torch.is_grad_enabled():  # somebody differentiates gradients of weights: all points at once
-            value = _piece(ctx.network, features, factor)
-            wanted = [x for x in (features, factor) if x.requires_grad]
-            found = iter(torch.autograd.grad(value, [*wanted, *ctx.weights], grad, create_graph=True))
-            leading = [next(found) if x.requires_grad else None for x in (features, factor)]
-            return None, *leading, *found
-        totals = [torch.zeros_like(w) for w in ctx.weights]
-        needed = ctx.needs_input_grad[1:3]
-        inner: list[list[Tensor]] = [[], []]
-        for parts in zip(*(x.split(_CHUNK, dim=1) for x in (features, factor, grad)), strict=True):
+        weights = ctx.weights
+        if torch.is_grad_enabled():
+            value = _jets(ctx.function, ctx.d, ctx.order)
+            return None, None, None, *torch.autograd.grad(value, weights, grad, create_graph=True)
+        if ctx.kept is not None:
+            return None, None, None, *torch.autograd.grad(ctx.kept, weights, grad, retain_graph=True)
+        totals = [torch.zeros_like(w) for w in weights]
+        for part, cotangent in zip(ctx.d.split(_CHUNK), grad.split(_CHUNK, dim=1), strict=True):
             with torch.enable_grad():
-                leaves = [x.detach().requires_grad_(need) for x, need in zip(parts, needed, strict=False)]
-                value = _piece(ctx.network, *leaves)
-            wanted = [x for x in leaves if x.requires_grad]
-            found = list(torch.autograd.grad(value, [*wanted, *ctx.weights], parts[2]))
-            for k, need in enumerate(needed):
-                if need:
-                    inner[k].append(found.pop(0))
-            for total, part in zip(totals, found, strict=True):
-                total += part
-        leading = [torch.cat(x, dim=1) if need else None for x, need in zip(inner, needed, strict=True)]
-        return None, *leading, *totals
+                value = _jets(ctx.function, part.detach(), ctx.order)
+            for total, found in zip(totals, torch.autograd.grad(value, weights, cotangent), strict=True):
+                total += found
+        return None, None, None, *totals

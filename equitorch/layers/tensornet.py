@@ -133,10 +133,11 @@ class TensorEmbedding(nn.Module):
         receiver, sender = self.pair.weight.split(self.channels, dim=1)
         by_element = [self.element.weight @ receiver.mT + self.pair.bias, self.element.weight @ sender.mT]
         species = torch.stack([table[atomic_numbers] for table in by_element])
-        weight = self.radial(distance).unflatten(-1, (3, self.channels))
+        weight, own = self.radial.with_own(distance)
+        weight = weight.unflatten(-1, (3, self.channels))
         norms = self.norms.to(harmonics.dtype)
         c = density(weight, species, harmonics * norms[self.degree], self.degree, plan)
-        alone = self.radial(distance.new_zeros(1))[0, : self.channels] * norms[0] * species.sum(0)
+        alone = own[: self.channels] * norms[0] * species.sum(0)
         c = c + nn.functional.pad(alone[:, None], (0, 0, 0, 8))
         gates = self.gate(self.norm(c.square().sum(-2))).unflatten(-1, (3, self.channels))
         return self.mix(c) * gates[:, self.degree]
@@ -178,9 +179,8 @@ class TensorInteraction(nn.Module):
     def forward(self, x: Tensor, distance: Tensor, plan: EdgePlan, kappa: Tensor | None) -> Tensor:
         x = squash(x)
         y = self.before(x)
-        weight = self.radial(distance).unflatten(-1, (3, self.channels))
-        own = self.radial(distance.new_zeros(1)).view(3, self.channels)[self.degree]
-        m = message(weight, y, self.degree, plan) + own * y
+        weight, own = (w.unflatten(-1, (3, self.channels)) for w in self.radial.with_own(distance))
+        m = message(weight, y, self.degree, plan) + own[self.degree] * y
         g = self.product(y, m)
         g = g if kappa is None or self.group != "O(3)" else kappa * g
         d = self.after(squash(g))
