@@ -16,7 +16,7 @@ SHAPES = [(0, 0, 3), (1, 0, 3), (3, 1, 1), (5, 129, 3), (129, 3, 17)]
 
 
 def graph(nodes, edges, *, reverse=False, seed=0):
-    """Random edges, sorted by target; some nodes have none. With ``reverse``, each comes with its opposite."""
+    """Random edges, sorted by target; some nodes have none. ``reverse``: each comes with its opposite."""
     generator = torch.Generator().manual_seed(seed)
     index = torch.randint(max(nodes, 1), (2, edges), generator=generator)
     back = None
@@ -28,13 +28,13 @@ def graph(nodes, edges, *, reverse=False, seed=0):
     return EdgePlan.build(index[:, order], nodes, edge_reverse=back)
 
 
-def operands(op, plan, channels, dtype=torch.float64):
+def operands(op, plan, channels, dtype=torch.float64, *, rows=4, degrees=2):
     """Strided on purpose: a user's tensor may be a view of another."""
     torch.manual_seed(0)
     nodes, edges, pairs = plan.num_nodes, plan.source.shape[0], plan.num_pairs
     shapes = {
-        "message": [(pairs, 2, channels), (nodes, 4, channels), (nodes, 4, channels)],
-        "density": [(pairs, 2, channels), (2, nodes, channels), (edges, 4), (nodes, 4, channels)],
+        "message": [(pairs, degrees, channels), (nodes, rows, channels), (nodes, rows, channels)],
+        "density": [(pairs, degrees, channels), (2, nodes, channels), (edges, rows), (nodes, rows, channels)],
     }[op]
     return [torch.randn(*shape[:-2], shape[-1], shape[-2], dtype=dtype).mT for shape in shapes]
 
@@ -58,6 +58,29 @@ def test_kernel_agrees_with_the_reference(op, open_slot, nodes, edges, channels,
     del filled[open_slot]
     got = evaluate(op, open_slot, filled, plan)
     torch.testing.assert_close(got, REFERENCES[op](open_slot, filled, [*plan, DEGREE], [2]))
+
+
+@pytest.mark.parametrize(("reverse", "dtype"), [(False, torch.float32), (True, torch.float64)])
+@pytest.mark.parametrize(("nodes", "edges", "channels"), [(0, 0, 3), (1, 0, 3), (3, 1, 1), (4, 5, 129)])
+@pytest.mark.parametrize(("op", "open_slot"), SLOTS)
+def test_triton_agrees_with_the_reference(op, open_slot, nodes, edges, channels, dtype, reverse):
+    """On a GPU the compiled kernel; elsewhere the same source in Triton's interpreter."""
+    kernel = pytest.importorskip(f"equitorch.ops.{op}.triton", reason="Triton is not installed")
+    plan = graph(nodes, edges, reverse=reverse)
+    filled = operands(op, plan, channels, dtype)
+    del filled[open_slot]
+    got = getattr(kernel, op)(open_slot, filled, [*plan, DEGREE], [2])
+    torch.testing.assert_close(got, REFERENCES[op](open_slot, filled, [*plan, DEGREE], [2]))
+
+
+@pytest.mark.parametrize(("op", "open_slot"), SLOTS)
+def test_triton_takes_more_rows_and_degrees_than_one_program_holds(op, open_slot):
+    kernel = pytest.importorskip(f"equitorch.ops.{op}.triton", reason="Triton is not installed")
+    plan, degree = graph(3, 2, reverse=True), torch.randint(9, (17,))
+    filled = operands(op, plan, 2, rows=17, degrees=9)
+    del filled[open_slot]
+    got = getattr(kernel, op)(open_slot, filled, [*plan, degree], [9])
+    torch.testing.assert_close(got, REFERENCES[op](open_slot, filled, [*plan, degree], [9]))
 
 
 @pytest.mark.parametrize("op", ["message", "density"])

@@ -48,6 +48,29 @@ def test_kernel_agrees_with_the_reference(points, knots, columns, order, dtype):
         torch.testing.assert_close(got, reference(slot, filled, [place], [order, knots]), **tolerance)
 
 
+@pytest.mark.parametrize("order", [0, 1, 2, 6])
+@pytest.mark.parametrize(("points", "knots", "columns"), [(0, 3, 1), (1, 2, 129), (3, 33, 17), (29, 3, 1)])
+def test_triton_agrees_with_the_reference(points, knots, columns, order):
+    """On a GPU the compiled kernel; elsewhere the same source in Triton's interpreter."""
+    kernel = pytest.importorskip("equitorch.ops.radial.triton", reason="Triton is not installed")
+    for dtype, tolerance in ((torch.float32, 1e-4), (torch.float64, 1e-12)):
+        torch.manual_seed(points)
+        place = torch.rand(points, dtype=dtype) * knots
+        place[: points // 8] = place[: points // 8].floor()
+        for slot, filled in enumerate(operands(points, knots, columns, dtype)):
+            got, want = (f(slot, filled, [place], [order, knots]) for f in (kernel.blend, reference))
+            torch.testing.assert_close(got, want, atol=tolerance, rtol=tolerance)
+
+
+def test_triton_is_zero_beyond_the_last_knot_and_keeps_nan():
+    kernel = pytest.importorskip("equitorch.ops.radial.triton", reason="Triton is not installed")
+    place = torch.tensor([3.1, 1e20, float("inf"), float("nan")], dtype=torch.float64)
+    for slot, filled in enumerate(operands(4, 4, 3)):
+        out = kernel.blend(slot, filled, [place], [0, 4])
+        assert out[:3].eq(0).all() if slot else out.eq(0).all()
+        assert not slot or out[3].isnan().all()
+
+
 def operands(points, knots, columns, dtype=torch.float64):
     """For each open slot the two that are filled, strided."""
     table = torch.randn(3, columns, knots, dtype=dtype).permute(2, 0, 1)

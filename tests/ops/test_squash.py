@@ -26,10 +26,12 @@ def test_the_check_can_fail():
         assert_equivariant(lambda x: x / (x * x + 1), [Irreps("1o")], Irreps("1o"))
 
 
-@pytest.mark.parametrize("shape", [(0, 9, 4), (1, 1, 1), (3, 4, 129), (2, 3, 9, 16)])
+@pytest.mark.parametrize("shape", [(0, 9, 4), (1, 1, 1), (3, 4, 129), (2, 3, 9, 16), (2, 65, 3), (2, 0, 3)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_kernels_agree_with_the_reference(shape, dtype):
-    kernels = pytest.importorskip("equitorch.ops.squash.cpu", reason="Numba is not installed")
+@pytest.mark.parametrize("kernel", ["cpu", "triton"])
+def test_kernels_agree_with_the_reference(kernel, shape, dtype):
+    """On a GPU the compiled kernels; elsewhere the same source in Triton's interpreter."""
+    kernels = pytest.importorskip(f"equitorch.ops.squash.{kernel}", reason=f"{kernel} is not installed")
     torch.manual_seed(0)
     x, h, k = (torch.randn(*shape[:-2], shape[-1], shape[-2], dtype=dtype).mT for _ in range(3))
     for name, operands in (("squash", (x,)), ("slope", (x, h)), ("curvature", (x, h, k))):

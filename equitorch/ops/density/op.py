@@ -16,7 +16,13 @@ def _cpu() -> Kernel:
     return kernel
 
 
-_density = Multilinear("density", reference=reference, fake=fake, cpu=_cpu)
+def _cuda() -> Kernel:
+    from equitorch.ops.density.triton import density as kernel  # imports Triton
+
+    return kernel
+
+
+_density = Multilinear("density", reference=reference, fake=fake, cpu=_cpu, cuda=_cuda)
 
 
 def density(weight: Tensor, species: Tensor, angle: Tensor, degree: Tensor, plan: EdgePlan) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from types import ModuleType
 from typing import Any
 
@@ -21,7 +22,7 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     >>> linear(torch.ones(2, 1, 3), torch.ones(1, 3), torch.ones(1)).flatten()
     tensor([4., 3.])
     """
-    if _kernel(x) is None:
+    if _kernel(x) is None or torch.is_autocast_enabled(x.device.type):
         return reference.linear(x, weight, bias)
     out: Tensor = _Linear.apply(x, weight, bias)
     return out
@@ -45,18 +46,18 @@ def product(a: Tensor, x: Tensor) -> Tensor:
     Shape:
         a: (orders, points), x: (orders, points, features) -> (orders, points, features)
     """
-    if _kernel(x) is None or x.shape[0] > 3 or (torch.is_grad_enabled() and a.requires_grad):
+    history = torch.is_grad_enabled() and a.requires_grad
+    if _kernel(x) is None or x.shape[0] > 3 or a.dtype != x.dtype or history:
         return reference.product(a, x)
     out: Tensor = _Product.apply(a, x)
     return out
 
 
 def _kernel(x: Tensor) -> ModuleType | None:
-    if traced(x) or not fused(x) or x.is_cuda:
+    if traced(x) or not fused(x):
         return None
-    import equitorch.ops.jet.cpu as kernels  # imports Numba
-
-    return kernels
+    kernels = "triton" if x.is_cuda else "cpu"
+    return importlib.import_module(f"equitorch.ops.jet.{kernels}")  # imports Triton or Numba
 
 
 class _Linear(torch.autograd.Function):

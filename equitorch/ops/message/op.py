@@ -16,7 +16,13 @@ def _cpu() -> Kernel:
     return kernel
 
 
-_message = Multilinear("message", reference=reference, fake=fake, cpu=_cpu)
+def _cuda() -> Kernel:
+    from equitorch.ops.message.triton import message as kernel  # imports Triton
+
+    return kernel
+
+
+_message = Multilinear("message", reference=reference, fake=fake, cpu=_cpu, cuda=_cuda)
 
 
 def message(weight: Tensor, feature: Tensor, degree: Tensor, plan: EdgePlan) -> Tensor:

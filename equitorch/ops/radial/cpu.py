@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,8 @@ from numba import prange
 from torch import Tensor
 
 from equitorch.ops.numba_jit import array, jit_pair, jit_part
-from equitorch.ops.radial.reference import COLUMN, QUINTIC, TABLE, fake
+from equitorch.ops.radial.knots import by_knot, polynomials
+from equitorch.ops.radial.reference import COLUMN, TABLE, fake
 
 
 def blend(open_slot: int, operands: list[Tensor], plan: list[Tensor], sizes: list[int]) -> Tensor:
@@ -25,30 +25,17 @@ def blend(open_slot: int, operands: list[Tensor], plan: list[Tensor], sizes: lis
     if open_slot == COLUMN:
         _columns(first, second, array(place), *how, work=work)
     elif open_slot == TABLE:
-        points, start = _by_knot(place, knots)
+        points, start = by_knot(place, knots)
         _table(first, second, array(place), array(points), array(start), *how, work=2 * work)
     else:
         _points(first, second, array(place), *how, work=work)
     return result
 
 
-def _by_knot(place: Tensor, knots: int) -> tuple[Tensor, Tensor]:
-    """The points sorted by the knot on their left, and where each knot's points begin."""
-    left = place.floor().clamp(0, knots - 2).long()
-    left = left.where(place <= knots - 1, knots)  # points beyond the last knot come after all others
-    ordered, points = torch.sort(left, stable=True)
-    return points, torch.searchsorted(ordered, torch.arange(knots + 1, device=place.device))
-
-
 @functools.cache
 def _polynomial(order: int, dtype: torch.dtype) -> Any:
     """Coefficients of s^0 ... s^5 in the derivatives of the three Hermite functions. Shape (3, 6)."""
-    rows = np.zeros((3, 6), dtype=torch.empty(0, dtype=dtype).numpy().dtype)
-    for k, row in enumerate(QUINTIC):
-        for power, coefficient in zip((3, 4, 5), row, strict=True):
-            if power >= order:
-                rows[k, power - order] = coefficient * math.perm(power, order)
-    return rows
+    return np.array(polynomials(order), dtype=torch.empty(0, dtype=dtype).numpy().dtype)
 
 
 @jit_part

@@ -17,7 +17,13 @@ def _cpu() -> Kernel:
     return kernel
 
 
-_blend = Multilinear("radial_blend", reference=reference, fake=fake, cpu=_cpu)
+def _cuda() -> Kernel:
+    from equitorch.ops.radial.triton import blend as kernel  # imports Triton
+
+    return kernel
+
+
+_blend = Multilinear("radial_blend", reference=reference, fake=fake, cpu=_cpu, cuda=_cuda)
 
 
 def interpolate(table: Tensor, distance: Tensor, spacing: float, *, order: int = 0) -> Tensor:

@@ -27,6 +27,8 @@ def curvature(x: Tensor, h: Tensor, k: Tensor) -> Tensor:
 
 def _run(kernel, *operands: Tensor) -> Tensor:
     out = torch.empty_like(operands[0], memory_format=torch.contiguous_format)
+    if out.numel() == 0:
+        return out
     flat = [array(x).reshape(-1, *out.shape[-2:]) for x in (*operands, out)]
     kernel(*flat, work=4 * len(operands) * out.numel())
     return out

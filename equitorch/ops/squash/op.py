@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from types import ModuleType
 
 import torch
@@ -50,8 +51,7 @@ def _curvature(x: Tensor, h: Tensor, k: Tensor) -> Tensor:
 
 
 def _kernel(*operands: Tensor) -> ModuleType | None:
-    if traced(*operands) or not fused(*operands) or operands[0].is_cuda:
+    if traced(*operands) or not fused(*operands):
         return None
-    import equitorch.ops.squash.cpu as kernels  # imports Numba
-
-    return kernels
+    kernels = "triton" if operands[0].is_cuda else "cpu"
+    return importlib.import_module(f"equitorch.ops.squash.{kernels}")  # imports Triton or Numba
