@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -10,11 +11,15 @@ import torch
 from torch import Tensor, nn
 
 from equitorch.layers.jet import jet
+from equitorch.ops.backend import fused, traced
 from equitorch.ops.jet import product
 from equitorch.ops.multilinear import with_derivatives
 from equitorch.ops.radial import interpolate
 
 _CHUNK = 512  # points evaluated at a time without history, so that intermediates stay in the cache
+_SPACING = 0.02  # Å between the knots of a table in float32
+_ERROR = (3e-6, 1e-4)  # of its values and slopes, relative to the largest: forces then err as by round-off
+_WORTH = 4  # pairs per knot from which on a table that must be built costs less than its use saves
 _KEEP = 1 << 16  # points whose intermediates are kept for the gradients of weights; for more, computed again
 
 
@@ -33,7 +38,9 @@ class RadialFunction(nn.Module):
         network: features to weights, (..., k) -> (..., n).
         envelope: distance to a factor, zero at and beyond the cutoff.
         cutoff: Å.
-        knots: None evaluates exactly, a number reads from a table of as many intervals.
+        knots: None evaluates exactly, a number reads from a table of as many intervals. "auto" is exact in
+            float64; in float32 it reads from tables, fine enough to lie below the round-off, wherever that is
+            less work: in evaluation, and in training where a batch has many more pairs than a table knots.
 
     Shape:
         d (Å): (points,) -> (points, n)
@@ -49,24 +56,26 @@ class RadialFunction(nn.Module):
         envelope: nn.Module,
         *,
         cutoff: float,
-        knots: int | None = None,
+        knots: int | str | None = "auto",
     ) -> None:
         super().__init__()
         self.basis, self.network, self.envelope = basis, network, envelope
         self.cutoff, self.knots = float(cutoff), knots
-        self._tables, self._jets = _Kept(), _Kept()
+        self._tables, self._jets, self._fine = _Kept(), _Kept(), _Kept()
 
     def forward(self, d: Tensor) -> Tensor:
-        if self.knots is None or d.shape[0] == 0:
+        knots = self._knots_for(d)
+        if knots is None:
             return self._exact(d)
-        return interpolate(self.table(), d, self.cutoff / self.knots)
+        return interpolate(self.table(knots), d, self.cutoff / knots)
 
     def with_own(self, d: Tensor) -> tuple[Tensor, Tensor]:
         """The function at ``d`` and at zero, where an atom meets itself. Shapes (points, n) and (n,)."""
-        if self.knots is None or d.shape[0] == 0:
-            return self(d), self._exact(d.new_zeros(1))[0]
-        table = self.table()
-        return interpolate(table, d, self.cutoff / self.knots), table[0, 0]
+        knots = self._knots_for(d)
+        if knots is None:
+            return self._exact(d), self._exact(d.new_zeros(1))[0]
+        table = self.table(knots)
+        return interpolate(table, d, self.cutoff / knots), table[0, 0]
 
     def evaluate(self, d: Tensor) -> Tensor:
         """The definition: envelope times network, in plain PyTorch."""
@@ -81,23 +90,44 @@ class RadialFunction(nn.Module):
         with torch.no_grad():
             return torch.cat([_jets(self, part, order) for part in d.split(_CHUNK)], dim=1)
 
-    def table(self) -> Tensor:
+    def table(self, knots: int) -> Tensor:
         """Value, h slope, h² curvature at the knots. Shape (knots + 1, 3, n); kept until a weight changes."""
-        return self._tables.get((self,), self.knots, self._build)
+        return self._tables.get((self,), knots, lambda: self._build(knots))
 
-    def _build(self) -> Tensor:
-        assert self.knots is not None, "a table was asked for"
-        spacing = self.cutoff / self.knots
-        jets = self._jets.get((self.basis, self.envelope), (self.knots, self._like().dtype), self._at_knots)
+    def _knots_for(self, d: Tensor) -> int | None:
+        """Number of intervals of the table from which the function is read at ``d``, None for exact."""
+        if d.shape[0] == 0 or isinstance(self.knots, int):
+            return self.knots if d.shape[0] and isinstance(self.knots, int) else None
+        if self.knots is None or d.dtype != torch.float32 or traced(d) or not fused(d):
+            return None
+        knots = math.ceil(self.cutoff / _SPACING)
+        if torch.is_grad_enabled() and any(w.requires_grad for w in self.parameters()):
+            return knots if d.shape[0] > _WORTH * knots else None
+        return self._fine.get((self,), knots, lambda: self._fine_enough(knots))
+
+    def _fine_enough(self, knots: int) -> int | None:
+        """The fewest intervals, from ``knots`` on, whose error is round-off half way between the knots."""
+        for count in (knots, 2 * knots, 4 * knots):
+            middle = (torch.arange(count, device=self._like().device) + 0.5) * (self.cutoff / count)
+            exact = self.derivatives(middle, 1)
+            table, spacing = self._build(count), self.cutoff / count
+            read = torch.stack([interpolate(table, middle, spacing, order=k) for k in (0, 1)])
+            error, size = ((x.abs().amax(dim=(1, 2))) for x in (read - exact, exact))
+            if bool((error <= size * size.new_tensor(_ERROR)).all()):
+                return count
+        return None
+
+    def _build(self, knots: int) -> Tensor:
+        spacing = self.cutoff / knots
+        jets = self._jets.get(
+            (self.basis, self.envelope), (knots, self._like().dtype), lambda: self._at_knots(knots)
+        )
         value, slope, curvature = self._network(*jets).unbind()
         return torch.stack([value, spacing * slope, spacing**2 * curvature], dim=1)
 
-    def _at_knots(self) -> tuple[Tensor, Tensor]:
-        assert self.knots is not None, "a table was asked for"
+    def _at_knots(self, knots: int) -> tuple[Tensor, Tensor]:
         like = self._like()
-        d = torch.linspace(0, self.cutoff, self.knots + 1, dtype=torch.float64, device=like.device).to(
-            like.dtype
-        )
+        d = torch.linspace(0, self.cutoff, knots + 1, dtype=torch.float64, device=like.device).to(like.dtype)
         d[-1] = torch.nextafter(d[-1], d.new_zeros(()))  # the last knot, from the left
         return self._features(d, 2)
 
@@ -123,7 +153,7 @@ class RadialFunction(nn.Module):
         return _curve(self, d, self.derivatives(d, 1).unbind(), 0)
 
     def extra_repr(self) -> str:
-        return f"cutoff={self.cutoff:g}, " + ("exact" if self.knots is None else f"{self.knots} knots")
+        return f"cutoff={self.cutoff:g}, " + ("exact" if self.knots is None else f"knots={self.knots}")
 
 
 class _Kept:
@@ -150,8 +180,8 @@ class _Kept:
 
 
 @contextmanager
-def tables(module: nn.Module, knots: int | None = 512) -> Iterator[None]:
-    """Read every radial function in ``module`` from tables inside the block, or exactly with ``None``."""
+def tables(module: nn.Module, knots: int | str | None = 512) -> Iterator[None]:
+    """Set how the radial functions in ``module`` are evaluated inside the block: see ``set_tables``."""
     before = {f: f.knots for f in module.modules() if isinstance(f, RadialFunction)}
     set_tables(module, knots)
     try:
@@ -161,8 +191,13 @@ def tables(module: nn.Module, knots: int | None = 512) -> Iterator[None]:
             function.knots = count
 
 
-def set_tables(module: nn.Module, knots: int | None = 512) -> None:
-    """Let every radial function in ``module`` read from a table of ``knots`` intervals; None: be exact."""
+def set_tables(module: nn.Module, knots: int | str | None = 512) -> None:
+    """Let every radial function in ``module`` read from a table of ``knots`` intervals.
+
+    Args:
+        module: a model, or a potential.
+        knots: number of intervals; None evaluates exactly, "auto" chooses (see :class:`RadialFunction`).
+    """
     for function in module.modules():
         if isinstance(function, RadialFunction):
             function.knots = knots

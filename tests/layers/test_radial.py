@@ -161,7 +161,7 @@ def test_rebuilds_its_table_when_a_weight_changes(basis):
     optimizer = torch.optim.SGD(f.parameters(), lr=0.1)
     with torch.no_grad():
         before = f(d)
-        assert f.table() is f.table()
+        assert f.table(256) is f.table(256)
     f.evaluate(d).square().sum().backward()
     optimizer.step()
     with torch.no_grad():
@@ -199,7 +199,26 @@ def test_switches_tables_on_and_off_for_a_whole_model():
         assert [f.knots for f in model] == [16, 16]
         with tables(model, None):
             assert [f.knots for f in model] == [None, None]
-    assert [f.knots for f in model] == [None, 8]
+    assert [f.knots for f in model] == ["auto", 8]
     set_tables(model)
     assert [f.knots for f in model] == [512, 512]
     assert "512 knots" in repr(model)
+
+
+def test_chooses_tables_in_float32_and_no_approximation_in_float64():
+    f, d = function(hidden=32, outputs=24), distances(200)
+    assert f.knots == "auto"
+    with torch.no_grad():
+        torch.testing.assert_close(f(d), f.evaluate(d), rtol=0, atol=1e-14)
+        single = f.float()(d.float())
+        with tables(f, None):
+            exact = f(d.float())
+    assert 0 < (single - exact).abs().max() < 3e-6 * exact.abs().max()
+
+
+def test_does_not_choose_a_table_that_is_too_coarse():
+    """A function of many wiggles between the knots: read exactly, whatever the dtype."""
+    f, d = function("gauss", hidden=32).float().requires_grad_(False), distances(50).float()
+    f.basis.coeff.fill_(-1e6)
+    assert f._knots_for(d) is None
+    torch.testing.assert_close(f(d), f.evaluate(d))
