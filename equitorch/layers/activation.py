@@ -10,7 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from equitorch.layers.norm import Norm, scale_irreps
+from equitorch.layers.norm import Norm
+from equitorch.layers.rows import expect_rows, scale_irreps
 from equitorch.reps import Irrep, Irreps
 
 Function = Callable[[Tensor], Tensor]
@@ -221,11 +222,7 @@ class Activation(nn.Module):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-2] != self.irreps_in.dim:
-            raise ValueError(
-                f"Activation({self.irreps_in}) expects x of shape (..., {self.irreps_in.dim}, channels), "
-                f"got {tuple(x.shape)}"
-            )
+        expect_rows("Activation", self.irreps_in, x)
         if len(self.acts) == 1:
             return self.acts[0](x)
         blocks = x.split(self.sizes, dim=-2)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from equitorch.layers.norm import scale_irreps
+from equitorch.layers.rows import scale_irreps, shift_scalars
 from equitorch.reps import Irreps
 
 
@@ -93,7 +93,7 @@ class BatchNorm(nn.Module):
         scale = scale if self.weight is None else scale * self._rows(self.weight)
         y = scale_irreps(self.irreps, fields, scale.unsqueeze(1) if self.instance else scale)
         if self.bias is not None and self.scalars:
-            y = self._add_to_scalars(y, self._rows(self.bias))
+            y = shift_scalars(self.irreps, y, self._rows(self.bias))
         return y.reshape(x.shape)
 
     def _rows(self, flat: Tensor | None) -> Tensor:
@@ -109,16 +109,7 @@ class BatchNorm(nn.Module):
             mean = scalars.mean(1, keepdim=True) if self.instance else scalars.mean((0, 1))
         else:
             mean = self._rows(self.running_mean)
-        return self._add_to_scalars(fields, -mean), mean
-
-    def _add_to_scalars(self, fields: Tensor, shift: Tensor) -> Tensor:
-        blocks = list(fields.split([mul * ir.dim for mul, ir in self.irreps], dim=-2))
-        used = 0
-        for k, (mul, ir) in enumerate(self.irreps):
-            if ir.is_scalar():
-                blocks[k] = blocks[k] + shift[..., used : used + mul, :]
-                used += mul
-        return torch.cat(blocks, dim=-2)
+        return shift_scalars(self.irreps, fields, -mean), mean
 
     def _variance(self, fields: Tensor) -> Tensor:
         """Mean square of each irrep and channel: ([batch if instance,] irreps, channels)."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from equitorch.layers.norm import scale_irreps
+from equitorch.layers.rows import expect_rows, scale_irreps
 from equitorch.reps import Irreps
 
 
@@ -38,11 +38,7 @@ class Dropout(nn.Module):
         self.irreps, self.p = Irreps(irreps), p
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.ndim < 2 or x.shape[-2] != self.irreps.dim:
-            raise ValueError(
-                f"Dropout({self.irreps}) expects x of shape (..., {self.irreps.dim}, channels), "
-                f"got {tuple(x.shape)}"
-            )
+        expect_rows("Dropout", self.irreps, x)
         if not self.training or self.p == 0:
             return x
         ones = x.new_ones(*x.shape[:-2], self.irreps.num_irreps, x.shape[-1])

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from equitorch.layers.rows import expect_rows
 from equitorch.reps import Irrep, Irreps
 
 
@@ -56,11 +57,7 @@ class Extract(nn.Module):
         self._sizes = [mul * ir.dim for mul, ir in blocks]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
-        if x.shape[-2] != self.irreps_in.dim:
-            raise ValueError(
-                f"Extract({self.irreps_in}) expects x of shape (..., {self.irreps_in.dim}, channels), "
-                f"got {tuple(x.shape)}"
-            )
+        expect_rows("Extract", self.irreps_in, x)
         blocks = x.split(self._sizes, dim=-2)
         return tuple(
             torch.cat([blocks[i] for i in chosen], dim=-2) if chosen else x[..., :0, :]

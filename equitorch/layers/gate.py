@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from equitorch.layers.activation import Activation, Function
+from equitorch.layers.rows import expect_rows, scale_irreps
 from equitorch.reps import Irrep, Irreps
 
 Block = tuple[int, int]  # first row, number of rows
@@ -63,25 +64,17 @@ class Gate(nn.Module):
             )
         self.act_scalars, self.act_gates = Activation(scalars, act_scalars), Activation(gates, act_gates)
         self.irreps_in, (self._scalars, self._gates, self._gated) = _sorted_input(scalars, gates, gated)
-        runs = _runs(gated, self.act_gates.irreps_out)
-        self._runs = [(n, ir.dim) for n, ir, _ in runs]
+        self.irreps_gated = gated
         self.irreps_out = self.act_scalars.irreps_out + Irreps(
-            [(n, Irrep(ir.l, ir.p * gate.p)) for n, ir, gate in runs]
+            [(n, Irrep(ir.l, ir.p * gate.p)) for n, ir, gate in _runs(gated, self.act_gates.irreps_out)]
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.shape[-2] != self.irreps_in.dim:
-            raise ValueError(
-                f"Gate({self.irreps_in} -> {self.irreps_out}) expects x of shape "
-                f"(..., {self.irreps_in.dim}, channels), got {tuple(x.shape)}"
-            )
+        expect_rows("Gate", self.irreps_in, x)
         parts = [self.act_scalars(_rows(x, self._scalars))] if self._scalars else []
-        if self._runs:
-            gates, gated = self.act_gates(_rows(x, self._gates)), _rows(x, self._gated)
-            factors = gates.split([n for n, _ in self._runs], dim=-2)
-            blocks = gated.split([n * d for n, d in self._runs], dim=-2)
-            for (n, d), factor, block in zip(self._runs, factors, blocks, strict=True):
-                parts.append((block.unflatten(-2, (n, d)) * factor.unsqueeze(-2)).flatten(-3, -2))
+        if self._gated:
+            gates = self.act_gates(_rows(x, self._gates))
+            parts.append(scale_irreps(self.irreps_gated, _rows(x, self._gated), gates))
         return torch.cat(parts, dim=-2) if parts else x
 
     def extra_repr(self) -> str:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from equitorch.layers.constant import Constant
+from equitorch.layers.rows import shift_scalars
 from equitorch.ops.linear import linear, linear_by_index
 from equitorch.ops.linear.reference import Group, Layout
 from equitorch.reps import Irrep, Irreps
@@ -104,7 +105,10 @@ class Linear(nn.Module):
             y = linear_by_index(points, weight, index.reshape(-1), self.layout)
         y = y.reshape(*x.shape[:-2], *y.shape[-2:])
         y = y if self.rows_out is None else y.index_select(-2, self.rows_out)
-        return y if self.bias is None else self._shifted(y, self.bias if index is None else self.bias[index])
+        if self.bias is None:
+            return y
+        bias = self.bias if index is None else self.bias[index]
+        return shift_scalars(self.irreps_out, y, bias.unflatten(-1, (-1, self.channels_out)))
 
     def _check(self, x: Tensor, index: Tensor | None) -> None:
         wanted = (self.irreps_in.dim, self.channels_in)
@@ -116,15 +120,6 @@ class Linear(nn.Module):
             expected = "no index" if self.species is None else f"an index of shape {tuple(x.shape[:-2])}"
             got = "none" if index is None else f"one of shape {tuple(index.shape)}"
             raise ValueError(f"{self} expects {expected}, got {got}")
-
-    def _shifted(self, y: Tensor, bias: Tensor) -> Tensor:
-        blocks = list(y.split([mul * ir.dim for mul, ir in self.irreps_out], dim=-2))
-        bias, used = bias.unflatten(-1, (-1, self.channels_out)), 0
-        for k, (mul, ir) in enumerate(self.irreps_out):
-            if ir.is_scalar():
-                blocks[k] = blocks[k] + bias[..., used : used + mul, :]
-                used += mul
-        return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-2)
 
     def _blocks(self) -> Iterator[tuple[int, int, tuple[slice, slice], int]]:
         """Pairs of entries of one irrep in e3nn's order: (entry in, entry out, their copies, group)."""

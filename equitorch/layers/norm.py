@@ -6,37 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from equitorch.layers.constant import Constant
+from equitorch.layers.rows import expect_rows, scale_irreps, shift_scalars
 from equitorch.reps import Irreps
-
-
-def scale_irreps(irreps: Irreps, x: Tensor, factor: Tensor) -> Tensor:
-    """Multiply the rows of each irrep by a factor of its own.
-
-    Shape:
-        x: (..., irreps.dim, channels); factor: (..., irreps.num_irreps, channels or 1) -> shape of x
-
-    >>> scale_irreps(Irreps("0e+1o"), torch.ones(4, 1), torch.tensor([[2.0], [3.0]])).flatten()
-    tensor([2., 3., 3., 3.])
-    """
-    blocks = x.split([mul * ir.dim for mul, ir in irreps], dim=-2)
-    factors = factor.split([mul for mul, _ in irreps], dim=-2)
-    scaled = [
-        block * f if ir.dim == 1 or mul == 1 else _each(block, mul, ir.dim, f)
-        for (mul, ir), block, f in zip(irreps, blocks, factors, strict=True)
-    ]
-    return torch.cat(scaled, dim=-2)
-
-
-def _each(block: Tensor, mul: int, dim: int, factor: Tensor) -> Tensor:
-    return (block.unflatten(-2, (mul, dim)) * factor.unsqueeze(-2)).flatten(-3, -2)
-
-
-def _expect(name: str, irreps: Irreps, channels: int | None, x: Tensor) -> None:
-    if x.ndim < 2 or x.shape[-2] != irreps.dim or channels not in (None, x.shape[-1]):
-        raise ValueError(
-            f"{name}({irreps}) expects x of shape (..., {irreps.dim}, {channels or 'channels'}), "
-            f"got {tuple(x.shape)}"
-        )
 
 
 class Norm(nn.Module):
@@ -66,7 +37,7 @@ class Norm(nn.Module):
         self.irreps_out = Irreps([(self.irreps.num_irreps, (0, int(self.irreps.group == "O(3)")))])
 
     def forward(self, x: Tensor) -> Tensor:
-        _expect("Norm", self.irreps, None, x)
+        expect_rows("Norm", self.irreps, x)
         blocks = (x * x).split([mul * ir.dim for mul, ir in self.irreps], dim=-2)
         sums = [
             block if ir.dim == 1 else block.unflatten(-2, (mul, ir.dim)).sum(-2)
@@ -118,7 +89,7 @@ class LayerNorm(nn.Module):
         self.weight, self.bias = _affine(self.irreps, channels, affine)
 
     def forward(self, x: Tensor) -> Tensor:
-        _expect("LayerNorm", self.irreps, self.channels, x)
+        expect_rows("LayerNorm", self.irreps, x, self.channels)
         blocks = list(x.split([mul * ir.dim for mul, ir in self.irreps], dim=-2))
         scales = []
         for k, (mul, ir) in enumerate(self.irreps):
@@ -128,7 +99,8 @@ class LayerNorm(nn.Module):
             scales.append(torch.rsqrt(mean_square + self.eps).expand(*x.shape[:-2], mul, 1))
         scale = torch.cat(scales, dim=-2)
         scale = scale if self.weight is None else scale * self.weight
-        return _shift(self.irreps, scale_irreps(self.irreps, torch.cat(blocks, dim=-2), scale), self.bias)
+        y = scale_irreps(self.irreps, torch.cat(blocks, dim=-2), scale)
+        return y if self.bias is None else shift_scalars(self.irreps, y, self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.irreps}, {self.channels}, eps={self.eps:g}, affine={self.weight is not None}"
@@ -174,12 +146,8 @@ class RMSNorm(nn.Module):
         centered: bool = False,
     ) -> None:
         super().__init__()
-        self.irreps, self.channels, self.eps, self.centered = (
-            Irreps(irreps).simplify(),
-            channels,
-            eps,
-            centered,
-        )
+        self.irreps, self.channels = Irreps(irreps).simplify(), channels
+        self.eps, self.centered = eps, centered
         self.weight, bias = _affine(self.irreps, channels, affine)
         self.bias = bias if centered else None
         rows = [1 / ir.dim for mul, ir in self.irreps for _ in range(mul * ir.dim)]
@@ -187,13 +155,14 @@ class RMSNorm(nn.Module):
         self.share = Constant(share)
 
     def forward(self, x: Tensor) -> Tensor:
-        _expect("RMSNorm", self.irreps, self.channels, x)
+        expect_rows("RMSNorm", self.irreps, x, self.channels)
         x = _centered(self.irreps, x) if self.centered else x
         mean_square = (x * x).mean(-1) @ self.share.value.to(x)
         scale = torch.rsqrt(mean_square + self.eps)[..., None, None]
         if self.weight is None:
             return x * scale
-        return _shift(self.irreps, scale_irreps(self.irreps, x * scale, self.weight), self.bias)
+        y = scale_irreps(self.irreps, x * scale, self.weight)
+        return y if self.bias is None else shift_scalars(self.irreps, y, self.bias)
 
     def extra_repr(self) -> str:
         return f"{self.irreps}, {self.channels}, eps={self.eps:g}, affine={self.weight is not None}"
@@ -217,16 +186,3 @@ def _centered(irreps: Irreps, x: Tensor) -> Tensor:
         ],
         dim=-2,
     )
-
-
-def _shift(irreps: Irreps, x: Tensor, bias: Tensor | None) -> Tensor:
-    """The feature with a bias (scalars, channels) added to its invariant rows."""
-    if bias is None:
-        return x
-    blocks = list(x.split([mul * ir.dim for mul, ir in irreps], dim=-2))
-    used = 0
-    for k, (mul, ir) in enumerate(irreps):
-        if ir.is_scalar():
-            blocks[k] = blocks[k] + bias[used : used + mul]
-            used += mul
-    return torch.cat(blocks, dim=-2)

@@ -11,6 +11,7 @@ from equitorch.layers.activation import Function
 from equitorch.layers.constant import Constant
 from equitorch.layers.linear import Linear
 from equitorch.layers.mlp import MLP
+from equitorch.layers.rows import expect_rows
 from equitorch.reps import CartesianTensor, Irrep, Irreps
 
 
@@ -88,11 +89,7 @@ class ScalarReadout(nn.Module):
     rows: Tensor | None
 
     def forward(self, x: Tensor, batch: Tensor | None = None, num_graphs: int = 0) -> Tensor:
-        if x.ndim < 2 or x.shape[-2:] != (self.irreps.dim, self.channels):
-            raise ValueError(
-                f"ScalarReadout({self.irreps}) expects x of shape (..., {self.irreps.dim}, {self.channels}), "
-                f"got {tuple(x.shape)}"
-            )
+        expect_rows("ScalarReadout", self.irreps, x, self.channels)
         rows = x.narrow(-2, self.first, self.count) if self.rows is None else x.index_select(-2, self.rows)
         y = self.network(rows.flatten(-2))
         return y if batch is None else pool(y, batch, num_graphs, reduce=self.reduce)

@@ -7,7 +7,6 @@ import pytest
 import torch
 
 from equitorch.layers import LayerNorm, Norm, RMSNorm
-from equitorch.layers.norm import scale_irreps
 from equitorch.reps import Irreps
 from equitorch.testing import assert_equivariant
 
@@ -58,13 +57,6 @@ def test_norm_has_gradient_zero_at_zero():
     assert naive.isnan().any()
     y = torch.randn(2, 4, 3, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradgradcheck(Norm("0e+1o"), y)
-
-
-def test_scales_each_irrep():
-    irreps = Irreps("0e+2x1o+0x2e+2x0e")
-    x, f = torch.randn(2, 9, 3), torch.randn(2, 5, 3)
-    index = torch.tensor([0, 1, 1, 1, 2, 2, 2, 3, 4])
-    torch.testing.assert_close(scale_irreps(irreps, x, f), x * f[:, index])
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
