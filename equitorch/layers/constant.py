@@ -15,7 +15,7 @@ class Constant(nn.Module):
     A plain float64 buffer would lose its digits in ``module.float().double()``, and equivariance with them.
 
     Args:
-        exact: the value, in float64.
+        exact: the value, in float64, on a device that holds data.
 
     >>> Constant(torch.tensor(1 / 3, dtype=torch.float64)).float().double().value.item()
     0.3333333333333333
@@ -26,10 +26,8 @@ class Constant(nn.Module):
     def __init__(self, exact: Tensor) -> None:
         super().__init__()
         self.exact = exact.detach().to("cpu", torch.float64)
-        self.register_buffer("value", self.exact.to(torch.get_default_dtype()), persistent=False)
-
-    def forward(self) -> Tensor:
-        return self.value
+        value = self.exact.to(torch.get_default_device(), torch.get_default_dtype())
+        self.register_buffer("value", value, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)

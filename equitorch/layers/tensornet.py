@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from equitorch.layers.constant import Constant
 from equitorch.layers.mlp import MLP
 from equitorch.layers.radial import RadialFunction
 from equitorch.ops.bilinear import Bilinear
@@ -17,11 +18,11 @@ from equitorch.ops.squash import squash
 from equitorch.reps import Coupling, Irreps
 
 ROWS = Irreps("0e+1o+2e")
-_DEGREE = torch.tensor([0, 1, 1, 1, 2, 2, 2, 2, 2])
-# An antisymmetric matrix [v]x, the identity and a symmetric traceless matrix are orthogonal, but not of unit norm.
-_NORM = (math.sqrt(3), math.sqrt(2), math.sqrt(2 / 3))
+_DEGREES = [ir.l for _, ir in ROWS for _ in range(ir.dim)]
+# The identity, an antisymmetric matrix [v]x and a symmetric traceless one are orthogonal, not of norm one.
+_NORMS = (math.sqrt(3), math.sqrt(2), math.sqrt(2 / 3))
 
-# Coefficients of unit-norm couplings (l1, l2, l3) in the anticommutator and in the commutator of two matrices.
+# Coefficients of unit-norm couplings (l1, l2, l3) in the anticommutator and the commutator of two matrices.
 _ANTICOMMUTATOR = {
     (0, 0, 0): 2 / math.sqrt(3),
     (0, 1, 1): 2.0,
@@ -108,7 +109,6 @@ class TensorEmbedding(nn.Module):
     """
 
     degree: Tensor
-    norms: Tensor
 
     def __init__(self, channels: int, radial: RadialFunction, *, activation: str, max_z: int) -> None:
         super().__init__()
@@ -118,8 +118,8 @@ class TensorEmbedding(nn.Module):
         self.mix = TensorLinear(channels)
         self.norm = nn.LayerNorm(channels)
         self.gate = MLP([channels, 2 * channels, 3 * channels], activation, activate_last=True)
-        self.register_buffer("degree", _DEGREE.clone(), persistent=False)
-        self.register_buffer("norms", torch.tensor(_NORM, dtype=torch.float64), persistent=False)
+        self.norms = Constant(torch.tensor(_NORMS, dtype=torch.float64, device="cpu"))
+        self.register_buffer("degree", torch.tensor(_DEGREES), persistent=False)
 
     def forward(self, atomic_numbers: Tensor, distance: Tensor, harmonics: Tensor, plan: EdgePlan) -> Tensor:
         """Embed the atoms.
@@ -135,7 +135,7 @@ class TensorEmbedding(nn.Module):
         species = torch.stack([table[atomic_numbers] for table in by_element])
         weight, own = self.radial.with_own(distance)
         weight = weight.unflatten(-1, (3, self.channels))
-        norms = self.norms.to(harmonics.dtype)
+        norms = self.norms.value
         c = density(weight, species, harmonics * norms[self.degree], self.degree, plan)
         alone = own[: self.channels] * norms[0] * species.sum(0)
         c = c + nn.functional.pad(alone[:, None], (0, 0, 0, 8))
@@ -143,16 +143,60 @@ class TensorEmbedding(nn.Module):
         return self.mix(c) * gates[:, self.degree]
 
 
-class TensorInteraction(nn.Module):
-    r"""One round of messages and a product of matrices.
+class TensorExchange(nn.Module):
+    r"""One round of messages and a product of matrices, for given weights of the edges; abstract.
 
     .. math::
-        X &\leftarrow \frac{X}{|X|^2 + 1}, \quad Y = W_a X, \quad M_i = \sum_{j} f(d_{ij}) \, Y_j, \\
+        X &\leftarrow \frac{X}{|X|^2 + 1}, \quad Y = W_a X, \quad M_i = \sum_{j} f_{ij} \, Y_j, \\
         D &= W_b \, \frac{\kappa J(Y, M)}{|\kappa J(Y, M)|^2 + 1}, \qquad
         X \leftarrow X + D + \tfrac{\kappa}{2} J(D, D)
 
-    with :math:`J(Y, M) = YM + MY` in O(3) and 2 YM (without :math:`\kappa`) in SO(3), and
-    :math:`\kappa = 1 + 0.1 q` for a molecule of charge q. The sum includes the atom itself.
+    with :math:`J(Y, M) = YM + MY` in O(3) and 2 YM (without :math:`\kappa`) in SO(3). The sum includes the
+    atom itself. A subclass knows where the weights f come from.
+
+    Args:
+        channels: channels per row.
+        group: "O(3)" or "SO(3)".
+
+    Source:
+        Simeon, de Fabritiis 2023, arXiv:2306.06482; :math:`\kappa` as in torchmd-net 3.1.
+    """
+
+    degree: Tensor
+
+    def __init__(self, channels: int, *, group: str) -> None:
+        super().__init__()
+        self.channels, self.group = channels, group
+        self.before, self.after = TensorLinear(channels), TensorLinear(channels)
+        self.product = Bilinear(matrix_product(group))
+        self.square = Bilinear(matrix_product("O(3)").scaled(0.5))
+        self.register_buffer("degree", torch.tensor(_DEGREES), persistent=False)
+
+    def exchange(
+        self, x: Tensor, weight: Tensor, own: Tensor, *, plan: EdgePlan, kappa: Tensor | None = None
+    ) -> Tensor:
+        """Exchange messages and multiply.
+
+        Args:
+            x: shape (atoms, 9, channels).
+            weight: f of each pair and degree, shape (pairs, 3, channels).
+            own: the weight of an atom's message to itself, shape (3, channels) or (atoms, 3, channels).
+            plan: the edges.
+            kappa: factor of the products of each atom, shape (atoms, 1, 1); None means one.
+        """
+        x = squash(x)
+        y = self.before(x)
+        m = message(weight, y, self.degree, plan) + own[..., self.degree, :] * y
+        g = self.product(y, m)
+        d = self.after(squash(g if kappa is None or self.group != "O(3)" else kappa * g))
+        dd = self.square(d, d)
+        return x + d + (dd if kappa is None else kappa * dd)
+
+
+class TensorInteraction(TensorExchange):
+    r"""TensorNet's round of messages: :class:`TensorExchange` with weights that depend on the distance.
+
+    Both atoms of a pair use the same weights, and :math:`\kappa = 1 + 0.1 q` for a molecule of charge q.
 
     Args:
         channels: channels per row.
@@ -166,26 +210,13 @@ class TensorInteraction(nn.Module):
         Simeon, de Fabritiis 2023, arXiv:2306.06482; charges as in torchmd-net 3.1.
     """
 
-    degree: Tensor
-
     def __init__(self, channels: int, radial: RadialFunction, *, group: str) -> None:
-        super().__init__()
-        self.channels, self.radial, self.group = channels, radial, group
-        self.before, self.after = TensorLinear(channels), TensorLinear(channels)
-        self.product = Bilinear(matrix_product(group))
-        self.square = Bilinear(matrix_product("O(3)").scaled(0.5))
-        self.register_buffer("degree", _DEGREE.clone(), persistent=False)
+        super().__init__(channels, group=group)
+        self.radial = radial
 
     def forward(self, x: Tensor, distance: Tensor, plan: EdgePlan, kappa: Tensor | None) -> Tensor:
-        x = squash(x)
-        y = self.before(x)
         weight, own = (w.unflatten(-1, (3, self.channels)) for w in self.radial.with_own(distance))
-        m = message(weight, y, self.degree, plan) + own[self.degree] * y
-        g = self.product(y, m)
-        g = g if kappa is None or self.group != "O(3)" else kappa * g
-        d = self.after(squash(g))
-        dd = self.square(d, d)
-        return x + d + (dd if kappa is None else kappa * dd)
+        return self.exchange(x, weight, own, plan=plan, kappa=kappa)
 
 
 class TensorNorms(nn.Module):

@@ -8,11 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from equitorch.layers.mlp import MLP
-from equitorch.layers.tensornet import TensorLinear, matrix_product
-from equitorch.ops.bilinear import Bilinear
+from equitorch.layers.readout import pool
+from equitorch.layers.tensornet import TensorExchange
 from equitorch.ops.edges import EdgePlan
-from equitorch.ops.message import message
-from equitorch.ops.squash import squash
 
 
 class ChargeHead(nn.Module):
@@ -52,20 +50,19 @@ class ChargeHead(nn.Module):
         parts = [x[:, 0] / math.sqrt(3), x[:, 1:4].square().sum(1), x[:, 4:].square().sum(1)]
         charge, capacity = self.network(self.norm(torch.cat(parts, dim=-1))).chunk(2, dim=-1)
         capacity = capacity.square()
-        sums = torch.cat([charge, capacity], dim=-1)
-        charges, capacities = sums.new_zeros(num_graphs, sums.shape[1]).index_add(0, batch, sums).chunk(2, -1)
+        sums = pool(torch.cat([charge, capacity], dim=-1), batch, num_graphs)
+        charges, capacities = sums.chunk(2, dim=-1)
         missing = (0.0 if total is None else total[:, None]) - charges
         return charge + capacity * (missing / (capacities + 1e-6))[batch]
 
 
-class ChargedInteraction(nn.Module):
-    r"""TensorNet's round of messages, whose weights also see the latent charges of both atoms.
+class ChargedInteraction(TensorExchange):
+    r"""TensorNet2's round of messages: an exchange whose weights also see the latent charges of both atoms.
 
-    .. math::
-        f_{ij} = C(d_{ij}) \, \text{network}\big(e(d_{ij}), q_i, q_j\big), \qquad M_i = \sum_j f_{ij} \, Y_j
+    .. math:: f_{ij} = C(d_{ij}) \, \text{network}\big(e(d_{ij}), q_i, q_j\big)
 
-    and then as :class:`~equitorch.layers.tensornet.TensorInteraction` without a charge. The weights of the
-    two directions of a pair differ.
+    so that the weights of the two directions of a pair differ. The rest is
+    :class:`~equitorch.layers.tensornet.TensorExchange` with :math:`\kappa = 1`.
 
     Args:
         channels: channels per row.
@@ -81,16 +78,10 @@ class ChargedInteraction(nn.Module):
         Simeon et al. 2026, arXiv:2601.00581.
     """
 
-    degree: Tensor
-
     def __init__(self, channels: int, radial: int, charges: int, *, activation: str, group: str) -> None:
-        super().__init__()
+        super().__init__(channels, group=group)
         sizes = [radial + 2 * charges, channels, 2 * channels, 3 * channels]
         self.network = MLP(sizes, activation, activate_last=True)
-        self.before, self.after = TensorLinear(channels), TensorLinear(channels)
-        self.product = Bilinear(matrix_product(group))
-        self.square = Bilinear(matrix_product("O(3)").scaled(0.5))
-        self.register_buffer("degree", torch.tensor([0, 1, 1, 1, 2, 2, 2, 2, 2]), persistent=False)
 
     def forward(
         self,
@@ -109,16 +100,11 @@ class ChargedInteraction(nn.Module):
             own: the same at distance zero, (1, radial) and (1,): the message of an atom to itself.
             plan: the edges, every one its own pair.
         """
-        x = squash(x)
-        y = self.before(x)
         weight = self._weight(*edge, charges[plan.target], charges[plan.source])
-        own_weight = self._weight(*own, charges, charges)
-        m = message(weight, y, self.degree, plan) + own_weight[:, self.degree] * y
-        d = self.after(squash(self.product(y, m)))
-        return x + d + self.square(d, d)
+        return self.exchange(x, weight, self._weight(*own, charges, charges), plan=plan)
 
     def _weight(self, basis: Tensor, envelope: Tensor, receiver: Tensor, sender: Tensor) -> Tensor:
         """Shape (edges, 3, channels)."""
         basis = basis.expand(receiver.shape[0], -1)
         weight = envelope[:, None] * self.network(torch.cat([basis, receiver, sender], dim=-1))
-        return weight.unflatten(-1, (3, weight.shape[-1] // 3))
+        return weight.unflatten(-1, (3, self.channels))

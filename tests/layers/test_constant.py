@@ -23,5 +23,12 @@ def test_is_no_weight():
     constant = torch.nn.Sequential(Constant(THIRD))
     assert not constant.state_dict()
     assert not list(constant.parameters())
-    assert torch.equal(copy.deepcopy(constant).double()[0](), THIRD)
-    assert constant.to("meta").to_empty(device="cpu")[0]().item() == pytest.approx(1 / 3)
+    assert torch.equal(copy.deepcopy(constant).double()[0].value, THIRD)
+    assert constant.to("meta").to_empty(device="cpu")[0].value.item() == pytest.approx(1 / 3)
+
+
+def test_is_made_on_the_default_device():
+    with torch.device("meta"):
+        constant = Constant(THIRD)
+    assert constant.value.is_meta
+    assert constant.to_empty(device="cpu").value.item() == pytest.approx(1 / 3)
