@@ -1,8 +1,8 @@
 """Time TensorNet beside torchmd-net with the same weights; refuse to print times when the answers disagree.
 
-``python benchmarks/models.py [--cases water501,aspirin32] [--repeats 5]`` prints a table in Markdown. One
+``python -m benchmarks.models [--cases water501,aspirin32] [--repeats 5]`` prints a table in Markdown. One
 thread; seconds of the processor, the least of several runs, so that other programs disturb little. Both sides
-start from positions: neighbour lists are counted. Needs ``pip install torchmd-net`` (an extra of this package).
+start from positions: neighbour lists are counted. Needs torchmd-net, an extra of this package.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from collections.abc import Callable
 from typing import Any
 
 import ase
+import numpy as np
 import torch
-from systems import aspirin, water
 from torch import Tensor
 
+from benchmarks.systems import aspirin, water
 from equitorch.graph import AtomGraph
 from equitorch.interop import torchmdnet
 from equitorch.layers.radial import set_tables
@@ -54,12 +55,13 @@ def peers() -> dict[str, torch.nn.Module]:
     slow = create_model(dict(OPTIONS))
     sys.modules[name] = kept
     slow.load_state_dict(fast.state_dict())
-    assert fast.representation_model.opt and not slow.representation_model.opt, "two different paths"
+    assert fast.representation_model.opt, "its default is the Warp path"
+    assert not slow.representation_model.opt, "without Warp it takes the PyTorch path"
     return {"torchmd-net": fast, "torchmd-net, PyTorch": slow}
 
 
 def peer_inputs(frames: list[ase.Atoms]) -> dict[str, Tensor | None]:
-    z, pos = (torch.tensor(sum((list(getattr(f, k)) for f in frames), [])) for k in ("numbers", "positions"))
+    z, pos = (torch.tensor(np.concatenate([getattr(f, k) for f in frames])) for k in ("numbers", "positions"))
     batch = torch.repeat_interleave(torch.arange(len(frames)), torch.tensor([len(f) for f in frames]))
     box = torch.tensor(frames[0].cell.array, dtype=torch.float32) if frames[0].pbc.any() else None
     return {"z": z, "pos": pos.float(), "batch": batch, "box": box}

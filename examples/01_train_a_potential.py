@@ -1,4 +1,4 @@
-"""Learn ethanol's energies and forces from the molecules that come with the library, then use what was learned.
+"""Learn ethanol's energies and forces from the molecules that come with the library, and use the result.
 
 ``python examples/01_train_a_potential.py [--epochs 30] [--output runs/ethanol]``
 """

@@ -30,6 +30,5 @@ checks = {
     "polarizability": rotation @ before["polarizability"] @ rotation.T,
 }
 for name, expected in checks.items():
-    print(
-        f"{name:15} {tuple(expected.shape)!s:12} turns with the molecule to {(after[name] - expected).abs().max():.0e}"
-    )
+    error = (after[name] - expected).abs().max()
+    print(f"{name:15} {tuple(expected.shape)!s:12} turns with the molecule to {error:.0e}")

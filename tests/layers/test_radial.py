@@ -202,7 +202,7 @@ def test_switches_tables_on_and_off_for_a_whole_model():
     assert [f.knots for f in model] == ["auto", 8]
     set_tables(model)
     assert [f.knots for f in model] == [512, 512]
-    assert "512 knots" in repr(model)
+    assert "knots=512" in repr(model)
 
 
 def test_chooses_tables_in_float32_and_no_approximation_in_float64():

@@ -1,0 +1,1 @@
+"""Times beside peers; nothing is printed when the answers disagree."""
