@@ -17,8 +17,12 @@ from equitorch.ops.edges import EdgePlan
 from equitorch.ops.harmonics import spherical_harmonics
 from equitorch.reps import Irreps
 
-_BASES = {"expnorm": ExpNormBasis, "gauss": GaussianBasis}
-_CUTOFFS = {"cosine": CosineCutoff, "polynomial": PolynomialCutoff}
+BASES: dict[str, type[ExpNormBasis | GaussianBasis]] = {"expnorm": ExpNormBasis, "gauss": GaussianBasis}
+_OPTIONS = {
+    "basis": tuple(BASES),
+    "cutoff_function": ("cosine", "polynomial"),
+    "group": ("O(3)", "SO(3)"),
+}
 _PER_GRAPH = {"dipole": "i", "polarizability": "ij=ji"}
 _PER_ATOM = {"shielding": "ij"}
 
@@ -34,7 +38,7 @@ class TensorNet(nn.Module):
         layers: rounds of messages; each carries information one cutoff further.
         radial: functions of the distance.
         cutoff: Å.
-        lower: atoms closer than this do not interact (Å).
+        lower: where the radial functions start (Å); with a cosine cutoff, closer atoms do not interact.
         basis: "expnorm" or "gauss".
         trainable_basis: learn the radial functions' centres and widths.
         cutoff_function: "cosine" (forces continuous) or "polynomial" (second derivatives too).
@@ -82,23 +86,15 @@ class TensorNet(nn.Module):
         super().__init__()
         outputs = [outputs] if isinstance(outputs, str) else list(outputs)
         self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        for name, value, known in (
-            ("basis", basis, _BASES),
-            ("cutoff_function", cutoff_function, _CUTOFFS),
-            ("group", group, ("O(3)", "SO(3)")),
-        ):
-            if value not in known:
-                raise ValueError(f"TensorNet expects {name} to be one of {', '.join(known)}, got {value!r}")
+        check_options("TensorNet", basis=basis, cutoff_function=cutoff_function, group=group)
         _check_outputs(outputs, group)
         self.cutoff = float(cutoff)
 
         def function(network: nn.Module) -> RadialFunction:
             return RadialFunction(self.basis, network, self.envelope, cutoff=cutoff)
 
-        self.basis = _BASES[basis](radial, cutoff, lower=lower, trainable=trainable_basis)
-        self.envelope = (
-            CosineCutoff(cutoff, lower) if cutoff_function == "cosine" else PolynomialCutoff(cutoff)
-        )
+        self.basis = BASES[basis](radial, cutoff, lower=lower, trainable=trainable_basis)
+        self.envelope = envelope(cutoff_function, cutoff, lower=lower)
         self.embedding = TensorEmbedding(
             channels, function(MLP([radial, 3 * channels])), activation=activation, max_z=max_z
         )
@@ -108,9 +104,7 @@ class TensorNet(nn.Module):
             for _ in range(layers)
         )
         self.norms = TensorNorms(channels, activation=activation) if "energy" in outputs else None
-        self.energy = MLP([channels, channels // 2, 1], activation) if "energy" in outputs else None
-        for name, weight in self.energy.named_parameters() if self.energy else ():
-            nn.init.zeros_(weight) if name.endswith("bias") else nn.init.xavier_uniform_(weight)
+        self.energy = energy_head(channels, activation) if "energy" in outputs else None
         rows = ROWS if group == "O(3)" else Irreps("0+1+2")
         formulas = {**_PER_GRAPH, **_PER_ATOM}
         self.properties = nn.ModuleDict(
@@ -154,6 +148,41 @@ class TensorNet(nn.Module):
         for name, readout in self.properties.items():
             out[name] = readout(x) if name in _PER_ATOM else readout(x, batch, num_graphs)
         return out
+
+
+def check_options(model: str, **chosen: str) -> None:
+    """Refuse words that are no option of TensorNet and its successors.
+
+    Raises:
+        ValueError: naming the model, the option and what it may be.
+
+    >>> check_options("TensorNet", basis="expnorm", group="SO(3)")
+    """
+    for name, value in chosen.items():
+        if value not in _OPTIONS[name]:
+            known = ", ".join(_OPTIONS[name])
+            raise ValueError(f"{model} expects {name} to be one of {known}, got {value!r}")
+
+
+def envelope(name: str, cutoff: float, *, lower: float) -> CosineCutoff | PolynomialCutoff:
+    """The factor of the distance (Å) that a word stands for; a polynomial has no inner end.
+
+    Shape:
+        (...) -> (...)
+    """
+    return CosineCutoff(cutoff, lower) if name == "cosine" else PolynomialCutoff(cutoff)
+
+
+def energy_head(channels: int, activation: str) -> MLP:
+    """From the invariants of an atom to its energy.
+
+    Shape:
+        (..., channels) -> (..., 1)
+    """
+    head = MLP([channels, channels // 2, 1], activation)
+    for name, weight in head.named_parameters():
+        nn.init.zeros_(weight) if name.endswith("bias") else nn.init.xavier_uniform_(weight)
+    return head
 
 
 def _check_outputs(outputs: Sequence[str], group: str) -> None:

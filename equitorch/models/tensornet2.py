@@ -5,17 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from equitorch.layers.cutoff import CosineCutoff, PolynomialCutoff
 from equitorch.layers.mlp import MLP
 from equitorch.layers.radial import RadialFunction
-from equitorch.layers.radial_basis import ExpNormBasis, GaussianBasis
+from equitorch.layers.readout import pool
 from equitorch.layers.tensornet import TensorEmbedding, TensorNorms
 from equitorch.layers.tensornet2 import ChargedInteraction, ChargeHead
+from equitorch.models.tensornet import BASES, check_options, energy_head, envelope
 from equitorch.ops.edges import EdgePlan
 from equitorch.ops.harmonics import spherical_harmonics
-
-_BASES = {"expnorm": ExpNormBasis, "gauss": GaussianBasis}
-_CUTOFFS = {"cosine": CosineCutoff, "polynomial": PolynomialCutoff}
 
 
 class TensorNet2(nn.Module):
@@ -31,7 +28,7 @@ class TensorNet2(nn.Module):
         radial: functions of the distance.
         charges: latent charges per atom.
         cutoff: Å.
-        lower: atoms closer than this do not interact (Å).
+        lower: where the radial functions start (Å); with a cosine cutoff, closer atoms do not interact.
         basis: "expnorm" or "gauss".
         trainable_basis: learn the radial functions' centres and widths.
         cutoff_function: "cosine" (forces continuous) or "polynomial" (second derivatives too).
@@ -76,20 +73,12 @@ class TensorNet2(nn.Module):
     ) -> None:
         super().__init__()
         self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        for name, value, known in (
-            ("basis", basis, _BASES),
-            ("cutoff_function", cutoff_function, _CUTOFFS),
-            ("group", group, ("O(3)", "SO(3)")),
-        ):
-            if value not in known:
-                raise ValueError(f"TensorNet2 expects {name} to be one of {', '.join(known)}, got {value!r}")
+        check_options("TensorNet2", basis=basis, cutoff_function=cutoff_function, group=group)
         if charges < 1:
             raise ValueError(f"TensorNet2 expects at least one latent charge per atom, got charges={charges}")
         self.cutoff = float(cutoff)
-        self.basis = _BASES[basis](radial, cutoff, lower=lower, trainable=trainable_basis)
-        self.envelope = (
-            CosineCutoff(cutoff, lower) if cutoff_function == "cosine" else PolynomialCutoff(cutoff)
-        )
+        self.basis = BASES[basis](radial, cutoff, lower=lower, trainable=trainable_basis)
+        self.envelope = envelope(cutoff_function, cutoff, lower=lower)
         function = RadialFunction(self.basis, MLP([radial, 3 * channels]), self.envelope, cutoff=cutoff)
         self.embedding = TensorEmbedding(channels, function, activation=activation, max_z=max_z)
         self.heads = nn.ModuleList(
@@ -100,9 +89,7 @@ class TensorNet2(nn.Module):
             for _ in range(layers)
         )
         self.norms = TensorNorms(channels, activation=activation)
-        self.energy = MLP([channels, channels // 2, 1], activation)
-        for name, weight in self.energy.named_parameters():
-            nn.init.zeros_(weight) if name.endswith("bias") else nn.init.xavier_uniform_(weight)
+        self.energy = energy_head(channels, activation)
 
     def forward(
         self,
@@ -142,7 +129,7 @@ class TensorNet2(nn.Module):
         invariants = self.norms(x)
         node_energy = self.energy(invariants).squeeze(-1)
         return {
-            "energy": node_energy.new_zeros(num_graphs).index_add(0, batch, node_energy),
+            "energy": pool(node_energy, batch, num_graphs),
             "node_energy": node_energy,
             "node_features": x,
             "node_invariants": invariants,
