@@ -20,6 +20,9 @@ from equitorch.layers.mlp import FullyConnectedNet as FullyConnectedNet
 from equitorch.layers.norm import LayerNorm as LayerNorm
 from equitorch.layers.norm import Norm as Norm
 from equitorch.layers.norm import RMSNorm as RMSNorm
+from equitorch.layers.radial import RadialFunction as RadialFunction
+from equitorch.layers.radial import set_tables as set_tables
+from equitorch.layers.radial import tables as tables
 from equitorch.layers.radial_basis import BesselBasis as BesselBasis
 from equitorch.layers.radial_basis import ExpNormBasis as ExpNormBasis
 from equitorch.layers.radial_basis import GaussianBasis as GaussianBasis
@@ -29,3 +32,9 @@ from equitorch.layers.readout import ScalarReadout as ScalarReadout
 from equitorch.layers.readout import TensorReadout as TensorReadout
 from equitorch.layers.readout import VectorReadout as VectorReadout
 from equitorch.layers.readout import pool as pool
+from equitorch.layers.tensornet import TensorEmbedding as TensorEmbedding
+from equitorch.layers.tensornet import TensorInteraction as TensorInteraction
+from equitorch.layers.tensornet import TensorLinear as TensorLinear
+from equitorch.layers.tensornet import TensorNorms as TensorNorms
+from equitorch.layers.tensornet2 import ChargedInteraction as ChargedInteraction
+from equitorch.layers.tensornet2 import ChargeHead as ChargeHead

@@ -44,7 +44,8 @@ def jet(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
         return x
     if (module is F.silu or isinstance(module, nn.SiLU)) and x.shape[0] <= 3:
         return ops.silu(x)
-    return along(lambda t: module(sum(t**k / math.factorial(k) * x[k] for k in range(x.shape[0]))), x)
+    taylor = [x[k] / math.factorial(k) for k in range(x.shape[0])]
+    return along(lambda t: module(sum((t**k * taylor[k] for k in range(1, len(taylor))), taylor[0])), x)
 
 
 def along(curve: Callable[[Tensor], Tensor], like: Tensor) -> Tensor:

@@ -1,4 +1,9 @@
-"""Functions on plain tensors. Each folder is one op: its meaning, its kernels, its wiring."""
+"""Functions on plain tensors. Each folder is one op: its meaning, its kernels, its wiring.
 
+A function named like its folder is imported from there: ``from equitorch.ops.message import message``.
+"""
+
+from equitorch.ops.backend import use_reference as use_reference
 from equitorch.ops.bilinear import Bilinear as Bilinear
+from equitorch.ops.edges import EdgePlan as EdgePlan
 from equitorch.ops.harmonics import spherical_harmonics as spherical_harmonics
