@@ -26,9 +26,8 @@ def jet(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     Returns:
         Value and derivatives of the image. Shape (orders, points, features_out).
 
-    >>> jet(nn.Tanh(), torch.tensor([[0.0], [1.0]]))
-    tensor([[0.],
-            [1.]])
+    >>> jet(nn.Tanh(), torch.tensor([[0.0], [1.0]])).tolist()
+    [[0.0], [1.0]]
     """
     if isinstance(module, nn.Sequential):
         for part in module:
