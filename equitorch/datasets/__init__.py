@@ -6,7 +6,7 @@ from equitorch.datasets.check import Finding as Finding
 from equitorch.datasets.check import check_dataset as check_dataset
 from equitorch.datasets.dataset import AtomDataset as AtomDataset
 from equitorch.datasets.dataset import Statistics as Statistics
-from equitorch.datasets.loader import Loader as Loader
+from equitorch.datasets.kept import KeptGraphs as KeptGraphs
 from equitorch.datasets.mlearn import read_mlearn as read_mlearn
 from equitorch.datasets.open import open_dataset as open_dataset
 from equitorch.datasets.pyg import from_pyg as from_pyg

@@ -2,16 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import overload
 
 import torch
 
-from equitorch.datasets.dataset import AtomDataset
+from equitorch.datasets.kept import KeptGraphs
 from equitorch.graph import AtomGraph
 from equitorch.training.parallel import Processes
 from equitorch.training.trainer import Batch
-
-_KEPT_ATOMS = 500_000
 
 
 def automatic_size(frames: int, atoms: float) -> int:
@@ -25,38 +22,6 @@ def automatic_size(frames: int, atoms: float) -> int:
     while size > 1 and size * atoms > 2048:
         size //= 2
     return size
-
-
-class KeptGraphs(Sequence[AtomGraph]):
-    """The frames of a data set with edges, each made when it is first used; small sets stay in memory.
-
-    Args:
-        data: the frames.
-        cutoff: of the edges, Å.
-        dtype: of positions and edges.
-    """
-
-    def __init__(self, data: AtomDataset, cutoff: float, dtype: torch.dtype) -> None:
-        self.data, self.cutoff, self.dtype = data, cutoff, dtype
-        self.keeps = int(data.sizes.sum()) <= _KEPT_ATOMS
-        self._made: dict[int, AtomGraph] = {}
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-    @overload
-    def __getitem__(self, index: int) -> AtomGraph: ...
-    @overload
-    def __getitem__(self, index: slice) -> list[AtomGraph]: ...
-    def __getitem__(self, index: int | slice) -> AtomGraph | list[AtomGraph]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
-        if index in self._made:
-            return self._made[index]
-        graph = self.data.graph(index, cutoff=self.cutoff, dtype=self.dtype)
-        if self.keeps:
-            self._made[index] = graph
-        return graph
 
 
 @dataclass
