@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from equitorch.cli.failure import UserError, nearest
 from equitorch.cli.files import free_name
@@ -105,6 +106,15 @@ def trouble(temperature: float, force: float, energy: float, target: float) -> s
             f"the temperature is {temperature:.0f} K, more than {HOTTEST:g} times the {target:g} K asked for"
         )
     return ""
+
+
+def drift(time: NDArray[np.floating[Any]], energy: NDArray[np.floating[Any]]) -> float:
+    """The slope of a line through the energy over time; NaN of fewer than three values.
+
+    >>> round(drift(np.array([0.0, 1.0, 2.0]), np.array([0.0, 0.5, 1.0])), 6)
+    0.5
+    """
+    return float(np.polyfit(time, energy, 1)[0]) if len(time) > 2 else math.nan
 
 
 class _Log:
@@ -215,15 +225,11 @@ def run_dynamics(
             last.unlink(missing_ok=True)
             log.frame(last, row)
     values = np.array(log.rows)
-    drift = (
-        float(np.polyfit(values[:, 1] / 1e3, values[:, 5], 1)[0]) / len(atoms) * 1e3
-        if len(values) > 2
-        else math.nan
-    )
+    lost = drift(values[:, 1] / 1e3, values[:, 5] / len(atoms) * 1e3)
     facts = asdict(settings) | {
         "steps_done": step,
         "stopped": stopped,
         "formula": atoms.get_chemical_formula(),
     }
     (folder / f"{name}.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    return Outcome(table, trajectory, step, float(values[:, 2].mean()), drift, stopped, last)
+    return Outcome(table, trajectory, step, float(values[:, 2].mean()), lost, stopped, last)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 OK, INTERNAL, USER, DIVERGED, INTERRUPTED = 0, 1, 2, 3, 130
 
-
 _folder: list[Path] = []
 
 
@@ -24,7 +23,7 @@ class UserError(ValueError):
     """Something the user can put right; its text is the whole message."""
 
 
-class Diverged(RuntimeError):
+class Diverged(FloatingPointError):
     """A run whose numbers left the physical range; exit code 3."""
 
 
@@ -67,12 +66,9 @@ def exit_code(error: BaseException) -> int:
     >>> exit_code(UserError("no such file")), exit_code(KeyboardInterrupt()), exit_code(KeyError("x"))
     (2, 130, 1)
     """
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":  # the parser's, at a Ctrl-C
         return INTERRUPTED
-    names = {kind.__name__ for kind in type(error).__mro__}
-    if names & {"Abort", "Interrupted"}:
-        return INTERRUPTED
-    if names & {"Diverged", "DivergenceError", "FloatingPointError"}:
+    if isinstance(error, FloatingPointError):  # Diverged, or DivergedError of a training
         return DIVERGED
     if isinstance(error, ValueError | OSError | NotImplementedError):  # the library's errors are ValueErrors
         return USER
@@ -82,7 +78,7 @@ def exit_code(error: BaseException) -> int:
 def describe(error: BaseException, code: int) -> str:
     """Return the message of an error as the screen shows it: no class names, no stack."""
     if code == INTERRUPTED:
-        return str(error) if "Interrupted" in type(error).__name__ and str(error) else "Interrupted."
+        return "Interrupted."
     if isinstance(error, OSError) and error.strerror:
         return f"'{error.filename}': {error.strerror}" if error.filename else error.strerror
     if code == INTERNAL:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from equitorch.cli.dynamics import thermalize
+from equitorch.cli.dynamics import drift, thermalize
 from equitorch.cli.screen import number
 
 if TYPE_CHECKING:
@@ -136,14 +136,14 @@ def conservation(
         integrator.run(1)
         total.append(moving.get_total_energy())
     energy, time_ps = np.array(total) / len(moving) * 1e3, np.arange(len(total)) * dt * 1e-3
-    drift = abs(float(np.polyfit(time_ps, energy, 1)[0])) if np.isfinite(energy).all() else np.inf
+    lost = abs(drift(time_ps, energy)) if np.isfinite(energy).all() else np.inf
     span = f"{time_ps[-1]:g} ps in steps of {dt:g} fs at {temperature:g} K"
-    text = f"the total energy drifts by {number(drift, 2)} meV/atom/ps over {span}"
-    passed = drift < 1.0 if len(total) > _ENOUGH or not np.isfinite(drift) else None
-    short = f"NVE drift {number(drift, 2)} meV/atom/ps" + (
+    text = f"the total energy drifts by {number(lost, 2)} meV/atom/ps over {span}"
+    passed = lost < 1.0 if len(total) > _ENOUGH or not np.isfinite(lost) else None
+    short = f"NVE drift {number(lost, 2)} meV/atom/ps" + (
         "" if passed is not None else " (too short to judge)"
     )
-    return Check("Energy kept (NVE)", short, text, drift, 1.0, passed)
+    return Check("Energy kept (NVE)", short, text, lost, 1.0, passed)
 
 
 def check_health(potential: Potential, atoms: Atoms) -> list[Check]:

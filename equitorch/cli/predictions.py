@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from equitorch.graph import AtomGraph
     from equitorch.models import Potential
 
@@ -91,6 +93,13 @@ class Predictions:
         """Return the atomic numbers and the positions of one frame."""
         inside = slice(int(self.ptr[frame]), int(self.ptr[frame + 1]))
         return self.numbers[inside], self.pos[inside]
+
+    def atoms(self, frame: int) -> Atoms:
+        """Return one frame as ``ase.Atoms``, without labels."""
+        from ase import Atoms
+
+        numbers, pos = self.structure(frame)
+        return Atoms(numbers, pos, cell=self.cell[frame], pbc=self.pbc[frame])
 
     def energy_errors(self, frames: NDArray[np.bool_] | None = None) -> Errors:
         """Return the errors of the energy per atom in eV."""

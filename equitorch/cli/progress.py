@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from equitorch.cli import screen
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from rich.live import Live
 
 _COLUMNS = (
-    ("epoch", 6),
+    ("epoch", 5),
     ("train", 9),
     ("valid E", 14),
     ("valid F", 13),
-    ("valid σ", 10),
+    ("valid σ", 9),
     ("lr", 9),
-    ("time", 9),
+    ("time", 8),
 )
 
 
@@ -46,16 +46,16 @@ def epoch_line(row: Mapping[str, Any]) -> str:
         number(row.get("lr"), 2),
         duration(row["seconds"]) if "seconds" in row else "",
     ]
-    widths = [5, 9, 14, 13, 9, 9, 8]
-    return "".join(c.rjust(w) for c, w in zip(cells, widths, strict=True)) + (
-        "  ★" if row.get("best") else ""
-    )
+    return _line(cells) + ("  ★" if row.get("best") else "")
 
 
 def header_line() -> str:
     """Return the names above :func:`epoch_line`."""
-    widths = [5, 9, 14, 13, 9, 9, 8]
-    return "".join(name.rjust(w) for (name, _), w in zip(_COLUMNS, widths, strict=True))
+    return _line([name for name, _ in _COLUMNS])
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "".join(cell.rjust(width) for cell, (_, width) in zip(cells, _COLUMNS, strict=True))
 
 
 class TrainingScreen(Observer):

@@ -60,7 +60,7 @@ class Loss:
 
     Args:
         weights: w, by label.
-        scales: s, by label, in eV/atom, eV/A and eV/A^3; 1 where not given.
+        scales: s, by label, in eV/atom, eV/Å and eV/Å^3; 1 where not given.
         kind: mse, mae or huber.
         delta: where Huber's function becomes linear, in units of s.
 

@@ -104,7 +104,7 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """The final table: ``{split: {quantity: {count, mae, rmse, r2}}}`` of the best model, in eV and A."""
+        """The final table: ``{split: {quantity: {count, mae, rmse, r2}}}`` of the best model, in eV and Å."""
         return dict(self.summary.get("metrics", {}))
 
 

@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
 def _structure(run: RunPath, start: Path | None) -> Atoms:
     """Return the structure to time: the user's, or the first that the run was evaluated on."""
-    from ase import Atoms
-
     from equitorch.cli.predictions import Predictions
 
     if start is not None:
@@ -29,9 +27,7 @@ def _structure(run: RunPath, start: Path | None) -> Atoms:
         raise UserError(
             f"'{run.folder}' was evaluated on nothing yet: name a structure, equitorch bench RUN START"
         )
-    p = Predictions.load(files[0])
-    z, pos = p.structure(0)
-    return Atoms(z, pos, cell=p.cell[0], pbc=p.pbc[0])
+    return Predictions.load(files[0]).atoms(0)
 
 
 def _sizes(text: str) -> list[int]:

@@ -79,20 +79,18 @@ def settings(files: dict[str, Path], output: Path, minutes: float) -> dict[str, 
 
 def _dynamics(output: Path) -> None:
     """Run NVT, then NVE, with the largest molecule of the test set, through ASE."""
-    from ase import Atoms
-
     from equitorch.cli.predictions import Predictions
 
     p = Predictions.load(output / "predictions" / "test.npz")
-    numbers, pos = p.structure(int((p.ptr[1:] - p.ptr[:-1]).argmax()))
+    start = p.atoms(int((p.ptr[1:] - p.ptr[:-1]).argmax()))
     for ensemble in ("nvt", "nve"):  # at most 15 s each
         plan = Settings(ensemble=ensemble, temperature_K=300.0, steps=STEPS, dt_fs=0.5)
-        atoms = Atoms(numbers, pos)
+        atoms = start.copy()
         outcome, seconds = simulate(RunPath.of(output), atoms, plan, quiet=True, longest=15.0)
-        summarize(outcome, plan, len(numbers), seconds)
+        summarize(outcome, plan, len(atoms), seconds)
         if outcome.stopped:
             screen.warn(f"the dynamics stopped after {outcome.steps} steps: {outcome.stopped}")
-        pos = atoms.positions
+        start.positions = atoms.positions
 
 
 def _calm_threads() -> None:

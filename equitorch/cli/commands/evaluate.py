@@ -17,14 +17,11 @@ from equitorch.cli.screen import count, field, listing, number, table
 
 def write_structures(p: Predictions, path: Path) -> None:
     """Write the frames with reference and predicted labels side by side, as extended XYZ."""
-    from ase import Atoms
     from ase.io import write
 
     frames = []
     for i in range(p.frames):
-        z, pos = p.structure(i)
-        inside = slice(int(p.ptr[i]), int(p.ptr[i + 1]))
-        atoms = Atoms(z, pos, cell=p.cell[i], pbc=p.pbc[i])
+        atoms, inside = p.atoms(i), slice(int(p.ptr[i]), int(p.ptr[i + 1]))
         atoms.info |= {"energy_equitorch": float(p.energy_predicted[i]), "group": str(p.group[i])}
         atoms.arrays["forces_equitorch"] = p.forces_predicted[inside]
         if np.isfinite(p.energy[i]):

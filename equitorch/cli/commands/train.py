@@ -91,16 +91,12 @@ def _evaluate(potential: Potential, splits: dict[str, AtomDataset], folder: Path
 
 def _health(potential: Potential, predictions: dict[str, Predictions], folder: Path) -> list[Check]:
     """Make the health card on a structure of the data: the smallest of those not trained on."""
-    from ase import Atoms
-
     from equitorch.cli import health
 
     p = next(predictions[name] for name in ("test", "valid", "train") if name in predictions)
     sizes = p.ptr[1:] - p.ptr[:-1]
     frame = int(sizes.argmin()) if sizes.min() > 1 else int(sizes.argmax())
-    inside = slice(p.ptr[frame], p.ptr[frame + 1])
-    cell, pbc = p.cell[frame], p.pbc[frame]
-    card = health.check_health(potential, Atoms(p.numbers[inside], p.pos[inside], cell=cell, pbc=pbc))
+    card = health.check_health(potential, p.atoms(frame))
     health.save(card, folder)
     return card
 

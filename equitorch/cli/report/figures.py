@@ -7,6 +7,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from equitorch.cli.dynamics import drift
 from equitorch.cli.predictions import Errors, Predictions
 from equitorch.cli.report.chart import Axis, Chart
 from equitorch.cli.report.record import Trace
@@ -140,7 +141,7 @@ def conserved_trace(trace: Trace) -> str:
     """Draw the total energy alone: what NVE must keep."""
     c, atoms = trace.columns, len(trace.numbers)
     time, total = c["time_fs"] / 1e3, (c["total_eV"] - c["total_eV"][0]) / atoms * 1e3
-    slope = float(np.polyfit(time, total, 1)[0]) if len(time) > 2 else np.nan
+    slope = drift(time, total)
     chart = Chart(
         Axis(0, float(time[-1]) or 1.0, "time, ps"),
         Axis.over(total, label="meV/atom from the start"),
