@@ -108,6 +108,9 @@ def test_turns_like_e3nn(o3, rep, seed):
     torch.testing.assert_close(rep.matrix(g), theirs.D_from_matrix(g), atol=1e-5, rtol=0)  # theirs is float32
     angles = o3.rand_angles(2, dtype=torch.float64)
     torch.testing.assert_close(rep.D_from_angles(*angles), theirs.D_from_angles(*angles), atol=1e-5, rtol=0)
+    turned = rep.D_from_angles(*angles)
+    torch.testing.assert_close(rep.D_from_quaternion(o3.angles_to_quaternion(*angles)), turned)
+    torch.testing.assert_close(rep.D_from_axis_angle(*o3.angles_to_axis_angle(*angles)), turned)
 
 
 @given(irrep, irrep)
