@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,8 +18,8 @@ from equitorch.ops.multilinear import with_derivatives
 from equitorch.ops.radial import interpolate
 
 _CHUNK = 512  # points evaluated at a time without history, so that intermediates stay in the cache
-_SPACING = 0.02  # Å between the knots of a table in float32
-_ERROR = (3e-6, 1e-4)  # of its values and slopes, relative to the largest: forces then err as by round-off
+_SPACING = 0.0125  # Å between the knots of a table in float32
+_ERROR = (1e-6, 1e-5)  # of its values and slopes, relative to the largest: what round-off does to the network
 _WORTH = 4  # pairs per knot from which on a table that must be built costs less than its use saves
 _KEEP = 1 << 16  # points whose intermediates are kept for the gradients of weights; for more, computed again
 
@@ -92,7 +93,7 @@ class RadialFunction(nn.Module):
 
     def table(self, knots: int) -> Tensor:
         """Value, h slope, h² curvature at the knots. Shape (knots + 1, 3, n); kept until a weight changes."""
-        return self._tables.get((self,), knots, lambda: self._build(knots))
+        return self._tables.get((self,), knots, lambda: self._table(knots))
 
     def _knots_for(self, d: Tensor) -> int | None:
         """Number of intervals of the table from which the function is read at ``d``, None for exact."""
@@ -107,15 +108,28 @@ class RadialFunction(nn.Module):
 
     def _fine_enough(self, knots: int) -> int | None:
         """The fewest intervals, from ``knots`` on, whose error is round-off half way between the knots."""
+        twin = self._twin()
         for count in (knots, 2 * knots, 4 * knots):
             middle = (torch.arange(count, device=self._like().device) + 0.5) * (self.cutoff / count)
-            exact = self.derivatives(middle, 1)
-            table, spacing = self._build(count), self.cutoff / count
+            exact = twin.derivatives(middle.double(), 1)
+            table, spacing = twin._build(count).float(), self.cutoff / count
             read = torch.stack([interpolate(table, middle, spacing, order=k) for k in (0, 1)])
             error, size = ((x.abs().amax(dim=(1, 2))) for x in (read - exact, exact))
             if bool((error <= size * size.new_tensor(_ERROR)).all()):
                 return count
         return None
+
+    def _twin(self) -> RadialFunction:
+        """The same function, in float64 and without history."""
+        parts = (
+            copy.deepcopy(part).requires_grad_(False) for part in (self.basis, self.network, self.envelope)
+        )
+        return RadialFunction(*parts, cutoff=self.cutoff, knots=None).double()
+
+    def _table(self, knots: int) -> Tensor:
+        if torch.is_grad_enabled() and any(w.requires_grad for w in self.parameters()):
+            return self._build(knots)
+        return self._twin()._build(knots).to(self._like().dtype)
 
     def _build(self, knots: int) -> Tensor:
         spacing = self.cutoff / knots

@@ -1,4 +1,4 @@
-"""What ``squash`` and its derivatives mean, in PyTorch. Any device, any dtype, differentiable to any order."""
+"""What ``squash`` and its derivatives mean, in PyTorch: any device, dtype and order of derivative."""
 
 from __future__ import annotations
 
