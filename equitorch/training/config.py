@@ -150,7 +150,7 @@ class Loss(Section):
     """Weights of the labels; errors are measured in units of the spread of the training labels.
 
     With ``normalize`` the weights compare alike quantities whatever the data; without it the errors are
-    in eV/atom, eV/A and eV/A^3.
+    in eV/atom, eV/Å and eV/Å^3.
     """
 
     energy: Weight = Field(default="auto", description="auto: 1 where there are energies")
