@@ -1,10 +1,10 @@
 """Time TensorNet beside torchmd-net with the same weights; refuse to print times when the answers disagree.
 
-``python -m benchmarks.models [--cases water501,aspirin32] [--repeats 5]`` prints a table in Markdown. The last
-column is the library as it comes, which reads edge weights from tables where that is less work; "exact"
-evaluates their network. One thread; seconds of the processor, the least of several runs, so that other programs
-disturb little. Both sides start from positions: neighbour lists are counted, and in training so are the tables.
-Needs torchmd-net, an extra of this package.
+``python -m benchmarks.models [--cases water501,aspirin32] [--repeats 5]`` prints a table in Markdown. Its
+last column is the library as it comes, which reads edge weights from tables where that is less work; "exact"
+evaluates their network. One thread; seconds of the processor, the least of several runs, so that other
+programs disturb little. Both sides start from positions: neighbour lists are counted, and so are the tables
+that training builds. Needs torchmd-net, an extra of this package.
 """
 
 from __future__ import annotations
