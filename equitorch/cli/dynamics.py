@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 ENSEMBLES = ("nve", "nvt", "npt")
 COLUMNS = ("step", "time_fs", "temperature_K", "potential_eV", "kinetic_eV", "total_eV", "max_force_eV_per_A")
+INTERRUPTED = "interrupted"
 HOTTEST, STRONGEST = 10.0, 100.0  # times the target temperature; eV/Å
 
 
@@ -43,7 +44,7 @@ class Settings:
                 f"--ensemble: expected one of {', '.join(ENSEMBLES)}, "
                 f"got '{self.ensemble}'{nearest(self.ensemble, ENSEMBLES)}"
             )
-        for name, low in (("temperature_K", 0), ("steps", 1), ("dt_fs", 1e-6)):
+        for name, low in (("temperature_K", 0), ("steps", 1), ("dt_fs", 1e-6), ("friction_per_fs", 0)):
             if not getattr(self, name) >= low:
                 raise UserError(
                     f"--{name.split('_')[0]}: expected a number from {low:g} up, got {getattr(self, name):g}"
@@ -118,47 +119,87 @@ def drift(time: NDArray[np.floating[Any]], energy: NDArray[np.floating[Any]]) ->
 
 
 class _Log:
-    """Writes the CSV and the trajectory while the dynamics runs."""
+    """Watches the dynamics and writes the CSV and the trajectory; opens no file before the first row.
 
-    def __init__(
-        self, atoms: Atoms, settings: Settings, stream: TextIO, trajectory: Path, frames: int
-    ) -> None:
-        self.atoms, self.settings, self.trajectory = atoms, settings, trajectory
-        self.writer = csv.writer(stream)
-        self.writer.writerow(COLUMNS)
+    What is written is a copy made between two steps, so that an interruption within one does no harm.
+    """
+
+    def __init__(self, atoms: Atoms, settings: Settings, frames: int) -> None:
+        self.atoms, self.settings = atoms, settings
         self.rows: list[tuple[float, ...]] = []
         self.every = max(1, settings.steps // 5000)
         self.frames = max(1, settings.steps // frames)
+        self.framed = -1
+        self.look(0)
 
-    def row(self, step: int) -> tuple[float, ...]:
+    def open(self, stream: TextIO, trajectory: Path) -> None:
+        self.trajectory, self.writer = trajectory, csv.writer(stream)
+        self.writer.writerow(COLUMNS)
+
+    def look(self, step: int) -> None:
         atoms = self.atoms
         potential, kinetic = float(atoms.get_potential_energy()), float(atoms.get_kinetic_energy())
-        force = float(np.linalg.norm(atoms.get_forces(), axis=-1).max())
-        return (
-            step,
-            step * self.settings.dt_fs,
-            float(atoms.get_temperature()),
-            potential,
-            kinetic,
-            potential + kinetic,
-            force,
-        )
+        forces = atoms.get_forces()
+        seen = (float(atoms.get_temperature()), potential, kinetic, potential + kinetic)
+        row = (step, step * self.settings.dt_fs, *seen, float(np.linalg.norm(forces, axis=-1).max()))
+        self.now = (step, row, atoms.copy(), forces)
 
-    def write(self, step: int, row: tuple[float, ...], *, last: bool) -> None:
-        if step % self.every == 0 or last:
-            self.writer.writerow([row[0], *(f"{v:.10g}" for v in row[1:])])
+    @property
+    def step(self) -> int:
+        return self.now[0]
+
+    @property
+    def row(self) -> tuple[float, ...]:
+        return self.now[1]
+
+    def trouble(self) -> str:
+        return trouble(self.row[2], self.row[6], self.row[3], self.settings.temperature_K)
+
+    def write(self, *, last: bool) -> None:
+        step, row = self.step, self.row
+        if (step % self.every == 0 or last) and not (self.rows and self.rows[-1][0] == step):
             self.rows.append(row)
-        if step % self.frames == 0 or last:
-            self.frame(self.trajectory, row)
+            self.writer.writerow([row[0], *(f"{v:.10g}" for v in row[1:])])
+        if (step % self.frames == 0 or last) and self.framed != step:
+            self.framed = step
+            self.frame(self.trajectory)
 
-    def frame(self, path: Path, row: tuple[float, ...]) -> None:
+    def frame(self, path: Path) -> None:
         from ase.calculators.singlepoint import SinglePointCalculator
         from ase.io import write
 
-        kept = self.atoms.copy()
-        kept.calc = SinglePointCalculator(kept, energy=row[3], forces=self.atoms.get_forces())
+        _, row, atoms, forces = self.now
+        kept = atoms.copy()
+        kept.calc = SinglePointCalculator(kept, energy=row[3], forces=forces)
         kept.info["time_fs"] = row[1]
         write(path, kept, format="extxyz", append=True)
+
+
+def _steps(mover: Any, log: _Log, progress: Callable[[int, float], None] | None, ends: float) -> str:
+    """Move until the end, trouble or an interruption; return what stopped it.
+
+    Ctrl-C once ends after the current step, twice at once.
+    """
+    from equitorch.training.interrupt import interrupts
+
+    try:
+        with interrupts() as interrupt:
+            while True:
+                stopped = log.trouble()
+                done = log.step == log.settings.steps
+                if not stopped and not done and interrupt.requested:
+                    stopped = INTERRUPTED
+                over = bool(stopped) or done or time.monotonic() > ends
+                log.write(last=over)
+                if over:
+                    return stopped
+                mover.run(1)
+                log.look(log.step + 1)
+                if progress is not None:
+                    progress(log.step, log.row[2])
+    except KeyboardInterrupt:
+        log.write(last=True)
+        return INTERRUPTED
 
 
 def thermalize(atoms: Atoms, temperature: float, seed: int = 0) -> None:
@@ -195,41 +236,29 @@ def run_dynamics(
         progress: told the step and the temperature, after every step.
         frames: about how many structures are kept.
         longest: seconds after which the run ends where it is.
+
+    Raises:
+        ValueError: if the structure or the settings do not allow a first step; no file is written then.
     """
+    if not atoms.has("momenta") or np.abs(atoms.get_momenta()).max() == 0:
+        thermalize(atoms, settings.temperature_K, settings.seed)
+    mover, log, last = integrator(atoms, settings), _Log(atoms, settings, frames), None
     name = free_name(folder, name, ".csv")
     table, trajectory = folder / f"{name}.csv", folder / f"{name}.extxyz"
     trajectory.unlink(missing_ok=True)
-    if not atoms.has("momenta") or np.abs(atoms.get_momenta()).max() == 0:
-        thermalize(atoms, settings.temperature_K, settings.seed)
-    mover, stopped, last, step = integrator(atoms, settings), "", None, 0
-    ends = time.monotonic() + longest
     with table.open("w", newline="", encoding="utf-8") as stream:
-        log = _Log(atoms, settings, stream, trajectory, frames)
-        row = log.row(0)
-        try:
-            while True:
-                stopped = trouble(row[2], row[6], row[3], settings.temperature_K)
-                over = bool(stopped) or step == settings.steps or time.monotonic() > ends
-                log.write(step, row, last=over)
-                if over:
-                    break
-                mover.run(1)
-                step += 1
-                row = log.row(step)
-                if progress is not None:
-                    progress(step, row[2])
-        except KeyboardInterrupt:
-            stopped = "interrupted"
-        if stopped and stopped != "interrupted":
+        log.open(stream, trajectory)
+        stopped = _steps(mover, log, progress, time.monotonic() + longest)
+        if stopped and stopped != INTERRUPTED:
             last = folder / f"{name}_last.extxyz"
             last.unlink(missing_ok=True)
-            log.frame(last, row)
+            log.frame(last)
     values = np.array(log.rows)
     lost = drift(values[:, 1] / 1e3, values[:, 5] / len(atoms) * 1e3)
     facts = asdict(settings) | {
-        "steps_done": step,
+        "steps_done": log.step,
         "stopped": stopped,
         "formula": atoms.get_chemical_formula(),
     }
     (folder / f"{name}.json").write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    return Outcome(table, trajectory, step, float(values[:, 2].mean()), lost, stopped, last)
+    return Outcome(table, trajectory, log.step, float(values[:, 2].mean()), lost, stopped, last)

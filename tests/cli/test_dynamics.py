@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -84,6 +85,40 @@ def test_never_overwrites_an_earlier_run(tmp_path: Path) -> None:
     for _ in range(2):
         run_dynamics(Atoms("Ar2", calculator=Spring(1.0)), Settings("nve", 10.0, 2), tmp_path, "a")
     assert {p.name for p in tmp_path.glob("*.csv")} == {"a.csv", "a_2.csv"}
+
+
+def test_a_start_that_is_refused_leaves_no_file(tmp_path: Path) -> None:
+    class Refuses(Spring):
+        def calculate(self, *arguments: object, **options: object) -> None:
+            raise ValueError("no such element")
+
+    with pytest.raises(ValueError, match="no such element"):
+        run_dynamics(Atoms("Ar2", calculator=Refuses(1.0)), Settings("nve", 10.0, 2), tmp_path, "a")
+    with pytest.raises(UserError, match="use nvt"):
+        run_dynamics(Atoms("Ar2", calculator=Spring(1.0)), Settings("npt", 10.0, 2), tmp_path, "a")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("signals", [1, 2])
+def test_an_interruption_keeps_the_last_whole_step(tmp_path: Path, signals: int) -> None:
+    class Interrupted(Spring):
+        calls = 0
+
+        def calculate(self, *arguments: object, **options: object) -> None:
+            self.calls += 1
+            if self.calls == 8:
+                for _ in range(signals):
+                    signal.raise_signal(signal.SIGINT)
+            super().calculate(*arguments, **options)  # type: ignore[arg-type]
+
+    atoms = Atoms("Ar2", [[0, 0, 0.1], [0, 0, 1]], calculator=Interrupted(1.0))
+    outcome = run_dynamics(atoms, Settings("nve", 50.0, 1000, 0.5), tmp_path, "a", frames=10)
+    assert outcome.stopped == "interrupted"
+    assert outcome.steps == (7 if signals == 1 else 6)
+    frames, table = read(outcome.trajectory, index=":"), read_columns(outcome.csv)
+    assert [f.info["time_fs"] for f in frames] == [0.0, outcome.steps * 0.5]
+    assert table["step"].tolist() == list(range(outcome.steps + 1))
+    assert frames[-1].get_potential_energy() == pytest.approx(0.5 * (frames[-1].positions ** 2).sum())
 
 
 def test_the_trajectory_holds_energies_forces_and_times(tmp_path: Path) -> None:

@@ -117,9 +117,13 @@ def structures(record: Record) -> str:
 
 def dynamics(record: Record) -> str:
     """Return every molecular dynamics run: temperature, energy, distances, snapshots."""
+    title = "Molecular dynamics"
+    damaged = "".join(
+        section(f"{title} · {name}", "", missing(name, what.reason)) for name, what in record.damaged.items()
+    )
     if isinstance(record.traces, Missing):
-        return section("Molecular dynamics", "", missing("Molecular dynamics", record.traces.reason))
-    return "".join(_one(record, trace, k) for k, trace in enumerate(record.traces))
+        return damaged or section(title, "", missing(title, record.traces.reason))
+    return "".join(_one(record, trace, k) for k, trace in enumerate(record.traces)) + damaged
 
 
 def _distances(record: Record, trace: Trace) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,6 +51,7 @@ class Record:
     summary: dict[str, Any] | Missing
     health: dict[str, Any] | Missing
     traces: list[Trace] | Missing
+    damaged: dict[str, Missing] = field(default_factory=dict)  # dynamics runs that cannot be shown
 
     @property
     def shown(self) -> tuple[str, Predictions] | None:
@@ -117,11 +119,22 @@ def _trace(path: Path, shown: int = 6) -> Trace:
     )
 
 
-def _traces(folder: Path) -> list[Trace]:
+def _traces(folder: Path) -> tuple[list[Trace] | Missing, dict[str, Missing]]:
+    """Read every dynamics run; each that is damaged is named by itself."""
     files = sorted((folder / "md").glob("*.csv"), key=lambda f: f.stat().st_mtime)
-    if not files:
-        raise FileNotFoundError(folder)
-    return [_trace(path) for path in files]
+    found: list[Trace] = []
+    damaged: dict[str, Missing] = {}
+    for path in files:
+        absent = [s for s in (".json", ".extxyz") if not path.with_suffix(s).exists()]
+        read = _try(partial(_trace, path), f"there is no {path.stem}{' and no '.join(absent)}")
+        if isinstance(read, Missing):
+            damaged[path.stem] = read
+        else:
+            found.append(read)
+    if not found:
+        reason = "no run of it could be read" if files else "none was run yet; run: equitorch md RUN START"
+        return Missing(reason), damaged
+    return found, damaged
 
 
 def read_record(folder: Path) -> Record:
@@ -135,6 +148,7 @@ def read_record(folder: Path) -> Record:
     def text(name: str) -> str:
         return (folder / name).read_text(encoding="utf-8")
 
+    traces, damaged = _traces(folder)
     return Record(
         folder=folder,
         config_text=_try(lambda: text("config.yaml"), "the run folder has no config.yaml"),
@@ -145,5 +159,6 @@ def read_record(folder: Path) -> Record:
         ),
         summary=_try(lambda: json.loads(text("run.json")), "the run folder has no run.json"),
         health=_try(lambda: json.loads(text("health.json")), "the health check was not run"),
-        traces=_try(lambda: _traces(folder), "none was run yet; run: equitorch md RUN START"),
+        traces=traces,
+        damaged=damaged,
     )

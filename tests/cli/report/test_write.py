@@ -135,6 +135,19 @@ def test_a_damaged_file_costs_its_own_section_only(full_run: Path) -> None:
     assert "running mean" in text
 
 
+def test_a_damaged_dynamics_is_named_beside_the_others(full_run: Path) -> None:
+    (full_run / "md" / "nvt_20K.csv").write_text("step,time_fs\n")
+    (full_run / "md" / "nvt_20K.json").write_text("{}")
+    text = write_report(full_run)[0].read_text(encoding="utf-8")
+    assert "running mean" in text
+    assert "nvt_20K.csv&#x27; has no rows" in text
+    for path in (full_run / "md").glob("nvt_300K.*"):
+        path.unlink()
+    text = write_report(full_run)[0].read_text(encoding="utf-8")
+    assert "Molecular dynamics · nvt_20K" in text
+    assert "was run yet" not in text
+
+
 def test_a_section_that_fails_is_named(full_run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(record: object) -> str:
         raise ZeroDivisionError("by nothing")
