@@ -110,6 +110,15 @@ def count(value: int) -> str:
     return f"{value / 1e3:.0f} k" if value < 1e6 else f"{value / 1e6:.3g} M"
 
 
+def plural(value: int, unit: str) -> str:
+    """Write a count with its unit, singular or plural.
+
+    >>> plural(1, "step"), plural(2, "step"), plural(20_000, "frame")
+    ('1 step', '2 steps', '20 k frames')
+    """
+    return f"{count(value)} {unit}{'s' * (value != 1)}"
+
+
 def sparkline(values: Sequence[float], width: int = 8) -> str:
     """Draw the last values as a row of blocks on a logarithmic scale.
 

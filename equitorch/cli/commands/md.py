@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from equitorch.cli import failure, screen
 from equitorch.cli.dynamics import Outcome, Settings, run_dynamics
 from equitorch.cli.files import RunPath, output_folder, read_structures
-from equitorch.cli.screen import duration, field, listing, number
+from equitorch.cli.screen import duration, field, listing, number, plural
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,6 +81,24 @@ def summarize(outcome: Outcome, settings: Settings, atoms: int, seconds: float) 
     listing("MD", parts + ([f"drift {number(outcome.drift, 2)} meV/atom/ps"] if nve else []))
 
 
+def continuation(path: Path, outcome: Outcome, settings: Settings, dtype: str | None) -> str:
+    """Return the command line that makes the remaining steps from the last frame, with new noise.
+
+    >>> done = Outcome(Path("a.csv"), Path("a.extxyz"), 40, 300.0, 0.0)
+    >>> continuation(Path("runs/a"), done, Settings("nve", steps=100, dt_fs=1.0), None)
+    'equitorch md runs/a a.extxyz --ensemble nve --temperature 300 --steps 60 --dt 1 --seed 1'
+    """
+    words = ["equitorch", "md", shlex.quote(str(path)), shlex.quote(str(outcome.trajectory))]
+    words += ["--ensemble", settings.ensemble, "--temperature", f"{settings.temperature_K:.12g}"]
+    words += ["--steps", str(max(settings.steps - outcome.steps, 1)), "--dt", f"{settings.dt_fs:.12g}"]
+    if settings.ensemble == "nvt":
+        words += ["--friction", f"{settings.friction_per_fs:.12g}"]
+    if settings.ensemble == "npt":
+        words += ["--pressure", f"{settings.pressure_GPa:.12g}"]
+    words += ["--seed", str(settings.seed + 1)]
+    return " ".join(words + (["--dtype", dtype] if dtype else []))
+
+
 def run(path: Path, start: Path, settings: Settings, dtype: str | None, quiet: bool) -> int:
     """Run dynamics and say what was written."""
     found = RunPath.of(path)
@@ -91,14 +110,14 @@ def run(path: Path, start: Path, settings: Settings, dtype: str | None, quiet: b
     summarize(outcome, settings, len(atoms), seconds)
     field("Wrote", f"{outcome.trajectory}, {outcome.csv}")
     if outcome.stopped == "interrupted":
-        field("Stopped", f"interrupted after {outcome.steps} steps; go on from the last frame with:")
-        field("Next", f"equitorch md {path} {outcome.trajectory} --ensemble {settings.ensemble}")
+        field("Stopped", f"interrupted after {plural(outcome.steps, 'step')}; go on from its last frame:")
+        field("Next", continuation(path, outcome, settings, dtype))
         return failure.INTERRUPTED
     if outcome.stopped:
         where = f"its last structure is in {outcome.last}"
         raise failure.Diverged(
-            f"the dynamics was stopped after {outcome.steps} steps: {outcome.stopped}; {where}. "
+            f"the dynamics was stopped after {plural(outcome.steps, 'step')}: {outcome.stopped}; {where}. "
             "Try a smaller --dt, relax the start first, or train on structures like this one"
         )
-    field("Next", f"equitorch report {path}")
+    field("Next", f"equitorch report {shlex.quote(str(path))}")
     return failure.OK

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import numpy as np
 
 from equitorch.cli import failure, screen
 from equitorch.cli.failure import UserError
-from equitorch.cli.files import RunPath, output_folder, read_structures
+from equitorch.cli.files import RunPath, free_name, output_folder, read_structures
 from equitorch.cli.screen import field, number, table
 
 if TYPE_CHECKING:
@@ -49,6 +50,10 @@ def run(path: Path, start: Path, cell: bool, fmax: float, steps: int) -> int:
 
     from equitorch.calculator import EquitorchCalculator
 
+    if not fmax > 0:
+        raise UserError(f"--fmax: expected a force above 0 in eV/Å, got {fmax:g}")
+    if steps < 1:
+        raise UserError(f"--steps: expected a number from 1 up, got {steps}")
     found = RunPath.of(path)
     failure.logs_to(found.folder)
     frames = read_structures(start)
@@ -72,12 +77,13 @@ def run(path: Path, start: Path, cell: bool, fmax: float, steps: int) -> int:
             ]
         )
     table(["structure", "steps", "energy eV", "max |F| eV/Å", "converged"], rows)
-    target = output_folder(found, "relax") / f"{start.stem}.extxyz"
+    folder = output_folder(found, "relax")
+    target = folder / f"{free_name(folder, start.stem, '.extxyz')}.extxyz"
     write(target, relaxed, format="extxyz")
     field("Wrote", str(target))
     if failed:
         screen.warn(
             f"{failed} of {len(frames)} did not reach {fmax:g} eV/Å in {steps} steps; raise --steps or --fmax"
         )
-    field("Next", f"equitorch md {path} {target}")
+    field("Next", f"equitorch md {shlex.quote(str(path))} {shlex.quote(str(target))}")
     return failure.OK

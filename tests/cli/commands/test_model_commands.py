@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -76,6 +78,42 @@ def test_md_tells_its_progress_to_a_pipe(equitorch: Command, run_folder: Path, s
     assert "\x1b" not in out
 
 
+def test_md_interrupted_says_how_to_go_on(
+    equitorch: Command, run_folder: Path, start: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from equitorch.calculator import EquitorchCalculator
+
+    calls, whole = [0], EquitorchCalculator.calculate
+
+    def interrupted(self: EquitorchCalculator, *arguments: object, **options: object) -> None:
+        calls[0] += 1
+        if calls[0] == 4:
+            signal.raise_signal(signal.SIGINT)
+        whole(self, *arguments, **options)  # type: ignore[arg-type]
+
+    settings = ("--temperature", 250, "--dt", 0.25, "--dtype", "float64")
+    with monkeypatch.context() as patch:
+        patch.setattr(EquitorchCalculator, "calculate", interrupted)
+        answer = equitorch(
+            "md", run_folder, start, "--steps", 20, "--friction", 0.02, "--seed", 4, "-q", *settings
+        )
+    assert answer.code == failure.INTERRUPTED, answer
+    line = answer.out.splitlines()[-1].removeprefix("Next").strip()
+    for words in (
+        "--ensemble nvt",
+        "--temperature 250",
+        "--steps 17",
+        "--dt 0.25",
+        "--friction 0.02",
+        "--seed 5",
+    ):
+        assert words in line, words
+    assert line.endswith("--dtype float64")
+    assert equitorch(*shlex.split(line)[1:], "-q").code == 0
+    assert len(read(run_folder / "md" / "nvt_250K.extxyz", index=":")) == 4
+    assert (run_folder / "md" / "nvt_250K_2.csv").exists()
+
+
 def test_md_stops_an_explosion_with_exit_code_3(equitorch: Command, run_folder: Path, tmp_path: Path) -> None:
     atoms = waters(1)[0]
     atoms.set_momenta(np.random.default_rng(0).normal(size=(3, 3)) * 40)
@@ -115,6 +153,22 @@ def test_relax_lowers_the_energy(equitorch: Command, run_folder: Path, start: Pa
     assert answer.code == 0, answer
     assert "converged" in answer.out
     assert (run_folder / "relax" / "start here.extxyz").exists()
+
+
+def test_relax_keeps_its_earlier_results(equitorch: Command, run_folder: Path, start: Path) -> None:
+    for _ in range(2):
+        assert equitorch("relax", run_folder, start, "--steps", 1).code == 0
+    assert {p.name for p in (run_folder / "relax").iterdir()} == {"start here.extxyz", "start here_2.extxyz"}
+
+
+@pytest.mark.parametrize(("option", "value"), [("--fmax", "-1"), ("--fmax", "nan"), ("--steps", "0")])
+def test_relax_refuses_wrong_options(
+    equitorch: Command, run_folder: Path, start: Path, option: str, value: str
+) -> None:
+    answer = equitorch("relax", run_folder, start, option, value)
+    assert answer.code == failure.USER
+    assert f"{option}: expected" in answer.err
+    assert not (run_folder / "relax").exists()
 
 
 def test_relax_needs_a_cell_for_the_cell(equitorch: Command, run_folder: Path, start: Path) -> None:
