@@ -58,7 +58,7 @@ def demo(
     ),
     minutes: Annotated[float, typer.Option(help="Longest training, in minutes.")] = 1.5,
 ) -> int:
-    """Train on the shipped molecules, evaluate, run dynamics, write a report."""
+    """Train on shipped molecules, run dynamics, write a report; about 3 minutes."""
     from equitorch.cli.commands.demo import run
 
     return run(output, minutes)
@@ -107,7 +107,7 @@ def train(
     config: Annotated[
         Path,
         typer.Argument(
-            help="A config (.yaml), or training structures (.xyz, ...).",
+            help="A config (.yaml), training structures (.xyz, ...), or a run folder to --resume.",
             show_default=False,
             metavar="CONFIG|DATA",
         ),

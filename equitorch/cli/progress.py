@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from equitorch.cli import screen
@@ -65,9 +65,18 @@ class TrainingScreen(Observer):
         epochs: how many there will be at most.
         quiet: print nothing but what needs attention.
         resume: the command that continues the run, shown below the live line.
+        opening: prints what comes first, once the config and the data have been found to be usable.
     """
 
-    def __init__(self, epochs: int, *, quiet: bool = False, resume: str = "") -> None:
+    def __init__(
+        self,
+        epochs: int,
+        *,
+        quiet: bool = False,
+        resume: str = "",
+        opening: Callable[[], None] | None = None,
+    ) -> None:
+        self.opening = opening
         self.epochs, self.quiet, self.resume = epochs, quiet, resume
         self.losses: list[float] = []
         self.done = 0
@@ -77,19 +86,40 @@ class TrainingScreen(Observer):
         self.live: Live | None = None
         self.rows = 0
 
+    def wait(self) -> None:
+        """Say on a terminal that the data are being read; the line goes away with the first event."""
+        if not self.quiet and screen.is_live():
+            self._start_live("reading the data ...")
+
+    def _start_live(self, text: str) -> None:
+        from rich.live import Live
+        from rich.text import Text
+
+        dim = Text(text, style="dim")
+        self.live = Live(dim, console=screen.console(), refresh_per_second=8, transient=True)
+        self.live.start()
+
+    def _open(self) -> None:
+        self.close()
+        if self.opening is not None and not self.quiet:
+            self.opening()
+        self.opening = None
+
     def on_start(self, summary: Mapping[str, Any]) -> None:
         """Print the header, and on a terminal open the live line."""
+        self._open()
         self.done = self.first = int(summary.get("epochs", 0))
         self.started = time.monotonic()
         if self.quiet:
             return
+        if self.first >= self.epochs:
+            done = screen.plural(self.epochs, "epoch")
+            say(f"Nothing is left to train: the run has its {done}; for more, raise train.epochs.")
+            return
         say()
         say(header_line(), style="bold")
         if screen.is_live():
-            from rich.live import Live
-
-            self.live = Live(console=screen.console(), refresh_per_second=8, transient=True)
-            self.live.start()
+            self._start_live("")
 
     def on_batch(self, done: int, batches: int, loss: float) -> None:
         """Redraw the live line."""
@@ -126,6 +156,7 @@ class TrainingScreen(Observer):
 
     def on_message(self, text: str) -> None:
         """Print a remark."""
+        self._open()
         if not self.quiet:
             screen.listing("note", [text])
 

@@ -136,7 +136,7 @@ def field(name: str, text: str) -> None:
     """Print one line of a screen: a bold name in the margin, then the text."""
     from rich.text import Text
 
-    console().print(Text.assemble((f"{name:<9}", "bold"), text), soft_wrap=True)
+    console().print(Text.assemble((f"{name:<8} ", "bold"), text), soft_wrap=True)
 
 
 def listing(name: str, parts: Iterable[str]) -> None:

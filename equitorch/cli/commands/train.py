@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,7 +13,7 @@ from equitorch.cli.data import SHIPPED, graphs_of, groups_of
 from equitorch.cli.failure import UserError, existing
 from equitorch.cli.predictions import GPA, Predictions, predict
 from equitorch.cli.progress import TrainingScreen
-from equitorch.cli.screen import count, duration, field, listing, number
+from equitorch.cli.screen import duration, field, listing, number, plural
 
 if TYPE_CHECKING:
     from equitorch.cli.health import Check
@@ -25,8 +25,14 @@ CONFIGS = (".yaml", ".yml")
 _SHOWN = 500  # frames of the training set that the report looks at
 
 
+def config_of(path: Path) -> Path:
+    """Return the config that a training left in its folder, or the path itself."""
+    inner = path / "config.yaml"
+    return inner if inner.is_file() else path
+
+
 def read_config(path: Path, overrides: Sequence[str]) -> Config:
-    """Return the config that a YAML file or a data file stands for.
+    """Return the config that a YAML file, the folder of a run or a data file stands for.
 
     Raises:
         UserError: if the file does not exist.
@@ -38,7 +44,13 @@ def read_config(path: Path, overrides: Sequence[str]) -> Config:
         raise UserError(f"expected a config or a data file before '{path}'")
     if not str(path).startswith(SHIPPED):
         existing(path, "config" if path.suffix in CONFIGS else "data file")
-    return Config.from_file(path, overrides) if path.suffix in CONFIGS else Config.for_data(path, overrides)
+    source = config_of(path)
+    if source.suffix not in CONFIGS:
+        return Config.for_data(path, overrides)
+    config = Config.from_file(source, overrides)
+    if source != path and not any(text.startswith("output=") for text in overrides):
+        config = config.model_copy(update={"output": str(path)})  # the folder may have been moved
+    return config
 
 
 def command_for(path: Path, overrides: Sequence[str]) -> str:
@@ -46,16 +58,23 @@ def command_for(path: Path, overrides: Sequence[str]) -> str:
     return " ".join(["equitorch", "train", *(shlex.quote(str(a)) for a in [path, *overrides])])
 
 
-def error_table(predictions: dict[str, Predictions]) -> None:
-    """Print the final errors of every split."""
+def error_table(predictions: dict[str, Predictions], sizes: Mapping[str, int] | None = None) -> None:
+    """Print the final errors of every split; sizes say of how many frames a part was looked at."""
+    names = {}
+    for name, p in predictions.items():
+        whole = (sizes or {}).get(name, p.frames)
+        names[name] = f"{name} ({p.frames}{f' of {whole}' if whole > p.frames else ''})"
+    width = max(15, *map(len, names.values())) + 1
     stress = any(p.stress_errors().count for p in predictions.values())
     screen.say()
     screen.say(
-        f"{'':16}{'energy meV/atom':>18}{'forces meV/Å':>24}" + (f"{'stress GPa':>14}" if stress else ""),
+        f"{'':{width}}{'energy meV/atom':>18}{'forces meV/Å':>24}"
+        + (f"{'stress GPa':>14}" if stress else ""),
         style="bold",
     )
     screen.say(
-        f"{'':16}{'MAE':>9}{'RMSE':>9}{'MAE':>8}{'RMSE':>8}{'R²':>8}" + (f"{'MAE':>14}" if stress else ""),
+        f"{'':{width}}{'MAE':>9}{'RMSE':>9}{'MAE':>8}{'RMSE':>8}{'R²':>8}"
+        + (f"{'MAE':>14}" if stress else ""),
         style="bold",
     )
     for name, p in predictions.items():
@@ -63,7 +82,7 @@ def error_table(predictions: dict[str, Predictions]) -> None:
         r2 = f"{f.r2:.4f}" if f.count and f.r2 == f.r2 else "-"
         energy = f"{number(e.mae * 1e3):>9}{number(e.rmse * 1e3):>9}"
         forces = f"{number(f.mae * 1e3):>8}{number(f.rmse * 1e3):>8}{r2:>8}"
-        line = f" {f'{name} ({p.frames})':15}{energy}{forces}"
+        line = f" {names[name]:{width - 1}}{energy}{forces}"
         screen.say(line + (f"{number(p.stress_errors().mae * GPA):>14}" if stress else ""))
 
 
@@ -108,17 +127,25 @@ def after_training(run: Run, config: Config) -> Path | None:
     folder, potential = Path(run.path), run.model
     splits, _ = read_splits(config.data, seed=config.train.seed)
     predictions = _evaluate(potential, splits, folder)
-    error_table(predictions)
+    error_table(predictions, {name: len(data) for name, data in splits.items()})
     show_health(_health(potential, predictions, folder))
     return report.write(folder)
 
 
-def train_with_screen(config: Config, *, resume: bool, quiet: bool, again: str) -> Run:
+def train_with_screen(
+    config: Config,
+    *,
+    resume: bool,
+    quiet: bool,
+    again: str,
+    opening: Callable[[], None] | None = None,
+) -> Run:
     """Train with the live screen; it is closed whatever happens."""
     from equitorch.training import train
 
-    watcher = TrainingScreen(config.train.epochs, quiet=quiet, resume=f"{again} --resume")
+    watcher = TrainingScreen(config.train.epochs, quiet=quiet, resume=f"{again} --resume", opening=opening)
     try:
+        watcher.wait()
         return train(config, resume=resume, observers=[watcher])
     finally:
         watcher.close()
@@ -132,7 +159,7 @@ def _first_lines(config: Config) -> None:
     listing(
         "Train",
         [
-            f"{count(t.epochs)} epochs at most",
+            f"{plural(t.epochs, 'epoch')} at most",
             f"lr {number(t.lr, 2)} ({t.schedule.name})",
             t.precision,
             f"seed {t.seed}",
@@ -141,18 +168,35 @@ def _first_lines(config: Config) -> None:
     )
 
 
+def _stopped(path: Path, again: str, what: str) -> int:
+    """Say that an interruption did no harm, and how to go on."""
+    resumable = (path / "state").is_dir()
+    screen.say(f"Stopped {what}{', saved' if resumable else '; no epoch was finished'}.")
+    field("Resume" if resumable else "Again", f"{again} --resume" if resumable else again)
+    return failure.INTERRUPTED
+
+
 def run(path: Path, overrides: Sequence[str], resume: bool, quiet: bool) -> int:
     """Train and tell."""
     config = read_config(path, overrides)
     failure.logs_to(Path(config.output))
-    if not quiet:
-        _first_lines(config)
-    again = command_for(path, overrides)
-    result = train_with_screen(config, resume=resume, quiet=quiet, again=again)
+    again, folder = command_for(path, overrides), Path(config.output)
+    try:
+        result = train_with_screen(
+            config, resume=resume, quiet=quiet, again=again, opening=lambda: _first_lines(config)
+        )
+    except KeyboardInterrupt:
+        return _stopped(folder, again, "at once: the last epochs that were saved count")
     if result.interrupted:
-        screen.say(f"Stopped after epoch {len(result.history)}, saved.")
-        field("Resume", f"{again} --resume")
-        return failure.INTERRUPTED
+        return _stopped(folder, again, f"after epoch {len(result.history)}")
+    try:
+        return _finish(result, config, quiet=quiet)
+    except KeyboardInterrupt:
+        return _stopped(folder, again, "after the training, before its errors and report were complete")
+
+
+def _finish(result: Run, config: Config, *, quiet: bool) -> int:
+    """Say how the training ended, what came out of it and where it is."""
     reasons = {"early": "no more progress", "time": "the time is up"}
     if not quiet and result.status in reasons:
         listing("Ended", [reasons[result.status], f"epoch {len(result.history)} of {config.train.epochs}"])

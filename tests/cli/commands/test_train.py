@@ -166,6 +166,48 @@ def test_an_interruption_says_how_to_go_on(
     assert equitorch("train", "water.xyz", *SMALL, "train.epochs=3", "train.batch=64", "--resume").code == 0
 
 
+def test_an_interruption_of_the_final_phase_says_how_to_go_on(
+    equitorch: Command, water_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("equitorch.cli.health.check_health", stop)
+        answer = equitorch("train", "water.xyz", *SMALL, "train.epochs=2")
+    assert answer.code == failure.INTERRUPTED, answer
+    assert "Stopped after the training" in answer.out
+    assert "Resume   equitorch train water.xyz" in answer.out
+    assert not (tmp_path / "runs" / "water" / "report.html").exists()
+    answer = equitorch("train", "runs/water", "--resume")  # the folder stands for its config
+    assert answer.code == 0, answer
+    assert "Nothing is left to train: the run has its 2 epochs" in answer.out
+    assert "valid F" not in answer.out
+    assert (tmp_path / "runs" / "water" / "report.html").exists()
+    (tmp_path / "runs" / "water").rename(tmp_path / "moved")
+    answer = equitorch("train", "moved", "train.epochs=3", "--resume")
+    assert answer.code == 0, answer
+    assert "into moved" in answer.out
+    assert not (tmp_path / "runs" / "water").exists()
+
+
+def test_nothing_is_printed_before_the_config_is_known_to_fit(equitorch: Command, water_file: Path) -> None:
+    answer = equitorch("train", "water.xyz", *SMALL, "--resume")
+    assert answer.code == failure.USER
+    assert "no run to resume" in answer.err
+    assert answer.out == ""
+
+
+def test_a_sample_of_the_training_set_is_called_one(
+    equitorch: Command, water_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("equitorch.cli.commands.train._SHOWN", 4)
+    out = equitorch("train", "water.xyz", *SMALL, "train.epochs=1", "data.valid=2").out
+    assert "train (4 of 10)" in out
+    assert "valid (2) " in out
+    assert "1 epoch at most" in out
+
+
 def test_a_failing_report_does_not_fail_the_run(
     equitorch: Command, water_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
