@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from equitorch.cli.failure import UserError, existing
+import numpy as np
+
+from equitorch.cli.failure import UserError, existing, nearest
+from equitorch.cli.files import read_structures
 from equitorch.cli.predictions import GPA
-from equitorch.cli.screen import count, number
+from equitorch.cli.screen import number, plural
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from equitorch.datasets.dataset import AtomDataset, Statistics
     from equitorch.graph import AtomGraph
 
 SHIPPED = "shipped:"
 
 
-def read_labelled(path: Path, *, group: str = "auto") -> AtomDataset:
-    """Read a data file as a training would.
+def read_labelled(path: Path, *, group: str = "auto", **options: Any) -> AtomDataset:
+    """Read a data file as a training would; options (keys, units) as for ``open_dataset``.
 
     Raises:
         ValueError: naming the file and the frame that cannot be used.
@@ -26,10 +32,41 @@ def read_labelled(path: Path, *, group: str = "auto") -> AtomDataset:
 
     if not str(path).startswith(SHIPPED):
         existing(path, "data file")
-    found = open_dataset(str(path), group=group)
+    found = open_dataset(str(path), group=group, **options)
     if not len(found):
         raise UserError(f"'{path}' holds no structures")
     return found
+
+
+def structures_of(path: Path) -> list[Atoms] | None:
+    """Return the structures with all that the file says; None where no single file for ASE is read."""
+    if str(path).startswith(SHIPPED) or path.is_dir() or path.suffix in (".npz", ".json"):
+        return None
+    return read_structures(path)
+
+
+def info_keys(frames: Sequence[Atoms]) -> list[str]:
+    """Return the names of all info keys."""
+    return sorted({str(key) for atoms in frames for key in atoms.info})
+
+
+def check_group_key(key: str, frames: Sequence[Atoms] | None) -> None:
+    """Refuse a key that cannot sort frames into groups.
+
+    Raises:
+        UserError: if no frame has it, or its values are arrays.
+    """
+    if frames is None:
+        raise UserError(f"--by {key}: this kind of data has no info keys; use 'element' or 'group'")
+    known = info_keys(frames)
+    if key not in known:
+        names = f"info keys are: {', '.join(known)}" if known else "there are no info keys"
+        raise UserError(f"--by: no frame has '{key}'; {names}{nearest(key, known)}")
+    for i, atoms in enumerate(frames):
+        value = np.asarray(atoms.info.get(key, ""))
+        if value.ndim or value.dtype == object:
+            what = f"an array of shape {value.shape}" if value.ndim else type(atoms.info[key]).__name__
+            raise UserError(f"--by {key}: expected a word or a number per frame, frame {i} has {what}")
 
 
 def graphs_of(data: AtomDataset) -> list[AtomGraph]:
@@ -49,7 +86,7 @@ def summary_parts(s: Statistics) -> list[str]:
     from ase.data import chemical_symbols
 
     sizes = f"{s.smallest}" if s.smallest == s.largest else f"{s.smallest}-{s.largest}"
-    parts = [f"{count(s.frames)} frames", f"{count(s.atoms)} atoms ({sizes} each)"]
+    parts = [plural(s.frames, "frame"), f"{plural(s.atoms, 'atom')} ({sizes} each)"]
     parts.append(" ".join(chemical_symbols[z] for z in s.species))
     kinds = {name.replace("0D", "molecules"): n for name, n in s.periodic.items()}
     parts.append(next(iter(kinds)) if len(kinds) == 1 else " + ".join(f"{n} {k}" for k, n in kinds.items()))

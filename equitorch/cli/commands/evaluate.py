@@ -2,35 +2,52 @@
 
 from __future__ import annotations
 
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from equitorch.cli import failure, screen
 from equitorch.cli.commands.train import error_table
-from equitorch.cli.data import graphs_of, groups_of, read_labelled, summary_parts
+from equitorch.cli.data import (
+    check_group_key,
+    graphs_of,
+    groups_of,
+    read_labelled,
+    structures_of,
+    summary_parts,
+)
 from equitorch.cli.failure import UserError
 from equitorch.cli.files import RunPath
 from equitorch.cli.predictions import Predictions, predict
 from equitorch.cli.screen import count, field, listing, number, table
 
+if TYPE_CHECKING:
+    from ase import Atoms
 
-def write_structures(p: Predictions, path: Path) -> None:
-    """Write the frames with reference and predicted labels side by side, as extended XYZ."""
+
+def write_structures(p: Predictions, frames: Sequence[Atoms], path: Path) -> None:
+    """Write the frames as they were read, with predictions and reference labels, as extended XYZ."""
     from ase.io import write
 
-    frames = []
-    for i in range(p.frames):
-        atoms, inside = p.atoms(i), slice(int(p.ptr[i]), int(p.ptr[i + 1]))
-        atoms.info |= {"energy_equitorch": float(p.energy_predicted[i]), "group": str(p.group[i])}
-        atoms.arrays["forces_equitorch"] = p.forces_predicted[inside]
-        if np.isfinite(p.energy[i]):
-            atoms.info["energy_reference"] = float(p.energy[i])
-        if np.isfinite(p.forces[inside]).all():
-            atoms.arrays["forces_reference"] = p.forces[inside]
-        frames.append(atoms)
+    kept = []
+    for i, read in enumerate(frames):
+        atoms, inside = read.copy(), slice(int(p.ptr[i]), int(p.ptr[i + 1]))
+        per_frame = {"energy_equitorch": p.energy_predicted[i], "energy_reference": p.energy[i]}
+        per_atom = {
+            "forces_equitorch": p.forces_predicted[inside],
+            "forces_reference": p.forces[inside],
+        }
+        stresses = {"stress_equitorch": p.stress_predicted[i], "stress_reference": p.stress[i]}
+        atoms.info |= {k: float(v) for k, v in per_frame.items() if np.isfinite(v)}
+        atoms.info |= {k: v for k, v in stresses.items() if np.isfinite(v).all()}
+        atoms.arrays |= {k: v for k, v in per_atom.items() if np.isfinite(v).all()}
+        atoms.calc = read.calc
+        kept.append(atoms)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, frames, format="extxyz")
+    write(path, kept, format="extxyz")
 
 
 def show_parts(p: Predictions, by: str) -> None:
@@ -54,22 +71,30 @@ def run(path: Path, data: Path, by: str | None, write: Path | None) -> int:
     found = RunPath.of(path)
     failure.logs_to(found.folder)
     potential = found.load()
-    labelled = read_labelled(data, group=by if by not in (None, "element", "group") else "auto")
+    key = by if by not in (None, "element", "group") else None
+    frames = structures_of(data) if key or write else None
+    if key is not None:
+        check_group_key(key, frames)
+    labelled = read_labelled(data, group=key or "auto")
     counts = labelled.labels
     if not any(counts.values()):
         raise UserError(
-            f"'{data}' has no energies, forces or stresses to compare with; name their keys in a config"
+            f"'{data}' has no energies, forces or stresses to compare with under the usual names; "
+            f"rename its keys, e.g. to REF_energy and REF_forces"
         )
     screen.banner()
     listing("Data", [data.name, *summary_parts(labelled.statistics())])
     listing("", [f"{name} {n}/{len(labelled)}" for name, n in counts.items()])
-    p = predict(potential, graphs_of(labelled), groups_of(labelled))
+    groups = groups_of(labelled) if key is None else [name or f"no {key}" for name in labelled.groups]
+    p = predict(potential, graphs_of(labelled), groups)
     error_table({data.stem: p})
     if by is not None:
         show_parts(p, by)
     kept = p.save(found.folder / "predictions" / f"{data.stem}.npz")
     if write is not None:
-        write_structures(p, write)
+        if frames is None:
+            frames = [labelled.to_ase(i) for i in range(len(labelled))]
+        write_structures(p, frames, write)
     field("Wrote", ", ".join(str(x) for x in (kept, write) if x is not None))
-    field("Next", f"equitorch report {path}")
+    field("Next", f"equitorch report {shlex.quote(str(path))}")
     return failure.OK

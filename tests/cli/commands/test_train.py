@@ -6,6 +6,7 @@ import os
 import stat
 from pathlib import Path
 
+import numpy as np
 import pytest
 from ase.io import read, write
 
@@ -78,6 +79,42 @@ def test_by_a_group_key(equitorch: Command, run_folder: Path, water_file: Path) 
     assert "hot" in answer.out
 
 
+def test_by_a_key_that_no_frame_has(equitorch: Command, run_folder: Path, tmp_path: Path) -> None:
+    frames = waters(3)
+    for atoms in frames:
+        atoms.info["vector"] = np.zeros(3)
+    write("w.xyz", frames, format="extxyz")
+    answer = equitorch("evaluate", run_folder, "w.xyz", "--by", "config_typ")
+    assert answer.code == failure.USER
+    assert "no frame has 'config_typ'; info keys are: config_type, vector; did you mean" in answer.err
+    answer = equitorch("evaluate", run_folder, "w.xyz", "--by", "vector")
+    assert answer.code == failure.USER
+    assert "--by vector: expected a word or a number per frame, frame 0 has an array" in answer.err
+    assert not (run_folder / "predictions").exists()
+
+
+def test_write_keeps_what_the_file_says(equitorch: Command, run_folder: Path, tmp_path: Path) -> None:
+    frames = waters(2)
+    for k, atoms in enumerate(frames):
+        del atoms.info["config_type"]
+        atoms.info["mine"] = k
+        atoms.set_array("site", np.arange(3))
+    write("w.xyz", frames, format="extxyz")
+    assert equitorch("evaluate", run_folder, "w.xyz", "--write", "seen.xyz").code == 0
+    seen = read("seen.xyz", index=":")
+    assert [a.info["mine"] for a in seen] == [0, 1]
+    assert seen[1].arrays["site"].tolist() == [0, 1, 2]
+    assert seen[1].info["energy_reference"] == pytest.approx(frames[1].get_potential_energy())
+    assert np.allclose(seen[1].arrays["forces_reference"], frames[1].get_forces(), atol=1e-7)
+    assert set(seen[0].info) == {"mine", "energy_equitorch", "energy_reference"}
+    assert {"forces_equitorch", "forces_reference"} <= set(seen[0].arrays)
+    assert np.allclose(seen[1].get_forces(), frames[1].get_forces(), atol=1e-7)
+    assert equitorch("evaluate", run_folder, "seen.xyz").code == 0
+    answer = equitorch("evaluate", run_folder, "shipped:ethanol", "--by", "config_type")
+    assert answer.code == failure.USER
+    assert "has no info keys" in answer.err
+
+
 def test_lists_every_problem_of_a_config_before_anything_runs(
     equitorch: Command, water_file: Path, tmp_path: Path
 ) -> None:
@@ -110,7 +147,7 @@ def test_a_run_is_never_overwritten(equitorch: Command, water_file: Path, run_fo
 
 
 def test_data_without_labels_are_an_error(equitorch: Command, run_folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "bare.xyz").write_text("1\n\nH 0 0 0\n1\n\nO 0 0 0\n" * 10)
+    (tmp_path / "bare.xyz").write_text("2\n\nH 0 0 0\nO 0 0 1\n" * 10)
     for arguments in (("train", "bare.xyz"), ("evaluate", run_folder, "bare.xyz")):
         answer = equitorch(*arguments)
         assert answer.code == failure.USER, answer
