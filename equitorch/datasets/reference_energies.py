@@ -8,17 +8,20 @@ import numpy as np
 
 from equitorch.datasets.dataset import AtomDataset
 
+_LARGE = 500.0  # cubic Angstrom: a single atom in such a cell is alone
+
 
 class ReferenceEnergies(NamedTuple):
     """An energy for each element, how it was found, and what remains of the energies, per atom.
 
     ``energies`` {atomic number: eV}; ``note`` one sentence; ``residual`` the standard deviation of
-    (E - sum of references) / atoms, eV.
+    (E - sum of references) / atoms, eV; ``isolated`` whether they are energies of isolated atoms.
     """
 
     energies: dict[int, float]
     note: str
     residual: float
+    isolated: bool = False
 
 
 def reference_energies(
@@ -66,7 +69,7 @@ def reference_energies(
         values = {z: isolated[z] for z in dataset.species}
         note = "isolated atoms in the data"
     rest = (energies - counts @ np.array([values[z] for z in dataset.species])) / dataset.sizes
-    return ReferenceEnergies(values, note, float(rest.std()))
+    return ReferenceEnergies(values, note, float(rest.std()), not (method == "fit" or missing))
 
 
 def _fit(counts: np.ndarray, energies: np.ndarray, ridge: float) -> np.ndarray:
@@ -78,16 +81,27 @@ def _fit(counts: np.ndarray, energies: np.ndarray, ridge: float) -> np.ndarray:
     return mean + np.linalg.solve(normal, share.T @ (per_atom - mean))
 
 
+def isolated_atoms(dataset: AtomDataset) -> np.ndarray:
+    """(frames,) bool: one atom, not periodic or in a cell of more than 500 cubic Angstrom.
+
+    >>> import ase
+    >>> isolated_atoms(AtomDataset.from_ase([ase.Atoms("H"), ase.Atoms("Cu", cell=[2] * 3, pbc=True)]))
+    array([ True, False])
+    """
+    columns, frames = dataset.frames.columns, dataset.indices
+    periodic = np.asarray(columns["pbc"])[frames].any(axis=-1)
+    large = np.abs(np.linalg.det(np.asarray(columns["cell"], dtype=np.float64)[frames])) > _LARGE
+    return np.asarray((dataset.sizes == 1) & (large | ~periodic))
+
+
 def _isolated(dataset: AtomDataset) -> dict[int, float]:
-    """The energies of neutral single atoms without periodicity, the lowest where there are several."""
+    """The energies of neutral isolated atoms, the lowest where there are several."""
     columns = dataset.frames.columns
     found: dict[int, float] = {}
-    for index in np.flatnonzero(dataset.sizes == 1):
+    for index in np.flatnonzero(isolated_atoms(dataset)):
         frame = dataset.indices[index]
         charge = columns["charge"][frame]
         if charge == 0 or np.isnan(charge):
             z = int(columns["atomic_numbers"][dataset.frames.ptr[frame]])
-            alone = not columns["pbc"][frame].any() or abs(np.linalg.det(columns["cell"][frame])) > 500
-            if alone:
-                found[z] = min(found.get(z, np.inf), float(dataset.energies[index]))
+            found[z] = min(found.get(z, np.inf), float(dataset.energies[index]))
     return found

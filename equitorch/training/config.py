@@ -124,7 +124,7 @@ class Model(BaseModel):
         default="auto", description="eV; auto: force rms (times 1 A), or the spread of the energy per atom"
     )
     shift: Auto = Field(
-        default="auto", description="eV per atom; auto: the mean that the reference energies leave"
+        default="auto", description="eV per atom; auto: what fitted references leave, 0 with isolated atoms"
     )
 
     @property

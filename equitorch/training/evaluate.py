@@ -15,6 +15,8 @@ from equitorch.training.parallel import Processes
 from equitorch.training.trainer import Batches, compare
 
 _ELEMENTS = 119
+ISOLATED = "isolated atoms"
+"""The group of frames that are told apart from the others, because nothing binds them."""
 UNITS = {"energy": "eV/atom", "energy_total": "eV", "forces": "eV/Å", "stress": "eV/Å^3"}
 
 
@@ -33,8 +35,12 @@ class Evaluation:
     groups: tuple[str, ...]
 
     def overall(self) -> dict[str, dict[str, float]]:
-        """``{quantity: {count, mae, rmse, r2}}``; quantities without a label are left out."""
-        results = {name: moments.result() for name, moments in self.by_group.items()}
+        """``{quantity: {count, mae, rmse, r2}}``; quantities without a label are left out.
+
+        Isolated atoms do not count, unless there is nothing else.
+        """
+        bins = [index for index, group in enumerate(self.groups) if group != ISOLATED] or None
+        results = {name: moments.result(bins) for name, moments in self.by_group.items()}
         return {name: result for name, result in results.items() if result["count"]}
 
     def rows(self, split: str) -> list[dict[str, Any]]:

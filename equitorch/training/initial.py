@@ -8,10 +8,13 @@ import numpy as np
 from torch import nn
 
 from equitorch.datasets.dataset import AtomDataset
+from equitorch.datasets.reference_energies import isolated_atoms
 from equitorch.models.checkpoint import model_class
+from equitorch.models.elements import element_names
 from equitorch.models.potential import Potential
 from equitorch.training.config import Config
 from equitorch.training.config_reader import ConfigError, Problem
+from equitorch.training.isolated import silence_isolated_atoms
 from equitorch.training.splits import energies_per_atom, find_references, label_values
 
 
@@ -19,7 +22,8 @@ def build_potential(config: Config, splits: Mapping[str, AtomDataset]) -> tuple[
     """The potential of a config, and notes on how its constants were found.
 
     ``scale`` is the root mean square of the force components times 1 Å, or the spread of the energies per
-    atom where there are no forces; ``shift`` is what the references leave of the mean energy per atom.
+    atom where there are no forces; ``shift`` is what a fit of the references leaves of the mean energy per
+    atom, and zero where they are energies of isolated atoms: to these the model then adds nothing at first.
 
     Raises:
         ConfigError: when the model and the data, or the model and the file it continues, do not fit.
@@ -28,17 +32,35 @@ def build_potential(config: Config, splits: Mapping[str, AtomDataset]) -> tuple[
     if config.model.from_ is not None:
         return _continued(config, species)
     train = splits["train"]
-    references, how = find_references(train, config.model.reference_energies, species)
+    references, how, isolated = find_references(train, config.model.reference_energies, species)
     residual, forces = energies_per_atom(train, references), label_values(train, "forces")
     shift, scale = config.model.shift, config.model.scale
     if isinstance(shift, str):
-        shift = float(residual.mean()) if len(residual) else 0.0
+        keeps, shift = isolated, float(residual.mean()) if len(residual) and not isolated else 0.0
+    else:
+        keeps = False
     if isinstance(scale, str):
-        scale = root_mean_square(forces) or _spread(residual) or 1.0
+        rest = root_mean_square(residual) if keeps else _spread(residual)
+        scale = root_mean_square(forces) or rest or 1.0
     model = model_class(config.model.name)(**config.model.options)
     _check_species(model, species)
     potential = Potential(model, species=species, reference_energies=references, scale=scale, shift=shift)
-    return potential, [how]
+    if not keeps:
+        return potential, [how]
+    silence_isolated_atoms(potential)
+    return potential, [how, _kept(train, species)]
+
+
+def _kept(train: AtomDataset, species: Sequence[int]) -> str:
+    """What becomes of the energies of isolated atoms: only those that are trained on stay."""
+    note = "shift 0: energies of isolated atoms are kept"
+    seen = train.subset(np.flatnonzero(isolated_atoms(train) & ~np.isnan(train.energies)))
+    unseen = [z for z in species if not len(seen) or z not in seen.species]
+    return (
+        note
+        if not unseen
+        else f"{note} at the start; no training frame holds that of {element_names(unseen)}"
+    )
 
 
 def root_mean_square(values: np.ndarray) -> float:

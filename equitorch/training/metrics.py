@@ -1,6 +1,7 @@
 """Mean errors, gathered in float64 without waiting for the device, also by element, group and process."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -44,9 +45,12 @@ class Moments:
         """Add errors as :func:`equitorch.training.loss.residuals` gives them."""
         self.add(residuals.error, residuals.label, residuals.mask, bin)
 
-    def result(self, bin: int | None = None) -> dict[str, float]:
-        """Count, MAE, RMSE and R2 of one bin, or of all together; NaN where there is nothing."""
-        sums = self.sums.sum(0) if bin is None else self.sums[bin]
+    def result(self, bin: int | Sequence[int] | None = None) -> dict[str, float]:
+        """Count, MAE, RMSE and R2 of one bin, of some or of all together; NaN where there is nothing."""
+        if isinstance(bin, int):
+            sums = self.sums[bin]
+        else:
+            sums = (self.sums if bin is None else self.sums[list(bin)]).sum(0)
         count, absolute, square, label, label_square = sums.tolist()
         if count == 0:
             return {"count": 0, "mae": math.nan, "rmse": math.nan, "r2": math.nan}

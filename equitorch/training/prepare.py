@@ -6,10 +6,12 @@ from typing import Any
 import torch
 
 from equitorch.datasets.dataset import AtomDataset
+from equitorch.datasets.reference_energies import isolated_atoms
 from equitorch.models.potential import Potential
 from equitorch.training.batches import GraphBatches, KeptGraphs, automatic_size
 from equitorch.training.config import Config
 from equitorch.training.config_reader import ConfigError, Problem
+from equitorch.training.evaluate import ISOLATED
 from equitorch.training.initial import build_potential, root_mean_square
 from equitorch.training.loss import LABELS, Loss
 from equitorch.training.parallel import Processes
@@ -94,7 +96,10 @@ def with_edges(split: AtomDataset, potential: Potential, size: int, processes: P
         processes=processes,
         device=potential.device,
         names=frame_names(split),
-        frame_groups=split.groups,
+        frame_groups=[
+            ISOLATED if alone else group
+            for alone, group in zip(isolated_atoms(split).tolist(), split.groups, strict=True)
+        ],
     )
 
 

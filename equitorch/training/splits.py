@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from equitorch.datasets.dataset import AtomDataset
 from equitorch.datasets.open import open_dataset
-from equitorch.datasets.reference_energies import reference_energies
+from equitorch.datasets.reference_energies import isolated_atoms, reference_energies
 from equitorch.datasets.splits import split
 from equitorch.training.config import Data
 from equitorch.training.config_reader import ConfigError, Problem
@@ -16,6 +16,8 @@ from equitorch.training.config_reader import ConfigError, Problem
 
 def read_splits(data: Data, *, seed: int) -> tuple[dict[str, AtomDataset], list[str]]:
     """Read the files of a config and deal their frames out to train, valid and test.
+
+    Isolated atoms always train: a share means the other frames.
 
     Returns:
         the splits, and notes on what reading and dealing brought up.
@@ -36,13 +38,18 @@ def read_splits(data: Data, *, seed: int) -> tuple[dict[str, AtomDataset], list[
             shares[name] = wanted or 0
     if any(shares.values()):
         by = {"auto": "auto", "none": "frame"}.get(data.group, "group")
+        single = isolated_atoms(pool)
+        kept, dealt = np.flatnonzero(single), np.flatnonzero(~single)
         try:
-            parts = split(pool, valid=shares["valid"], test=shares["test"], seed=seed, by=by)
+            parts = split(pool.subset(dealt), valid=shares["valid"], test=shares["test"], seed=seed, by=by)
         except ValueError as error:
             raise ConfigError([Problem("data.valid", str(error))]) from error
         notes.append(f"split: {parts.note}")
-        splits["train"] = pool.subset(parts.train)
-        splits = {"valid": pool.subset(parts.valid), "test": pool.subset(parts.test)} | splits
+        chosen = {"valid": parts.valid, "test": parts.test}
+        splits = {name: pool.subset(dealt[part]) for name, part in chosen.items()} | splits
+        splits["train"] = pool.subset(np.sort(np.concatenate([kept, dealt[parts.train]])))
+    if count := int(isolated_atoms(splits["train"]).sum()):
+        notes.append(f"{count} training frames are isolated atoms: never held out, errors told apart")
     nothing = pool.subset([])
     return {name: splits.get(name, nothing) for name in ("train", "valid", "test")}, notes
 
@@ -87,7 +94,11 @@ def label_values(data: AtomDataset, name: str) -> NDArray[np.float64]:
 
 
 def energies_per_atom(data: AtomDataset, references: Mapping[int, float]) -> NDArray[np.float64]:
-    """Energies per atom less the reference energies, eV, of the frames that have one."""
+    """Energies per atom less the reference energies, eV, of the frames that have one.
+
+    Isolated atoms are left out: nothing binds them.
+    """
+    data = data.subset(np.flatnonzero(~isolated_atoms(data)))
     base = data.composition() @ np.array([references.get(z, 0.0) for z in data.species])
     values = (data.energies - base) / data.sizes
     return np.asarray(values[~np.isnan(values)], dtype=np.float64)
@@ -95,8 +106,8 @@ def energies_per_atom(data: AtomDataset, references: Mapping[int, float]) -> NDA
 
 def find_references(
     data: AtomDataset, wanted: str | Mapping[str, float], species: Sequence[int]
-) -> tuple[dict[int, float], str]:
-    """The energy of every element in eV, and how it was found.
+) -> tuple[dict[int, float], str, bool]:
+    """The energy of every element in eV, how it was found, and whether it is that of an isolated atom.
 
     An element that no training frame has gets the mean of the others.
 
@@ -111,10 +122,11 @@ def find_references(
         if missing:
             message = f"has no energy for {', '.join(missing)}; give one for every element, or write auto"
             raise ConfigError([Problem("model.reference_energies", message)])
-        return {z: given[z] for z in species}, "reference energies: as given"
+        return {z: given[z] for z in species}, "reference energies: as given", True
     if wanted == "none" or not data.labels["energy"]:
-        return dict.fromkeys(species, 0.0), "reference energies: none"
+        return dict.fromkeys(species, 0.0), "reference energies: none", False
     found = reference_energies(data)
     mean = float(np.mean(list(found.energies.values())))
     energies = {z: found.energies.get(z, mean) for z in species}
-    return energies, f"reference energies: {found.note}; {1e3 * found.residual:.3g} meV/atom remain"
+    note = f"reference energies: {found.note}; {1e3 * found.residual:.3g} meV/atom remain"
+    return energies, note, found.isolated

@@ -1,13 +1,19 @@
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
+from ase.io import read
+from ase.io import write as write_file
 
+from equitorch.graph import AtomGraph
 from equitorch.models import checkpoint
 from equitorch.models.potential import Potential
 from equitorch.training.config import Config, ConfigError
+from equitorch.training.evaluate import evaluate
 from equitorch.training.initial import build_potential
 from equitorch.training.prepare import loss_scales, prepare
 from equitorch.training.splits import read_splits
+from equitorch.training.trainer import Trainer
 from tests.training.toy import Toy, frames, write
 
 
@@ -24,30 +30,81 @@ def config(folder, *overrides):
 
 
 def build(folder, *overrides):
-    settings = config(folder, *overrides)
+    return build_from(config(folder, *overrides))
+
+
+def build_from(settings):
     return build_potential(settings, read_splits(settings.data, seed=0)[0])
 
 
 def test_scale_is_the_force_rms_and_shift_what_the_references_leave(tmp_path):
-    potential, notes = build(tmp_path, "model.reference_energies={H: -9, O: -80}")
+    potential, notes = build(tmp_path, "model.reference_energies=none")
     forces = torch.cat([graph.forces for graph in frames(12)])
     assert potential.scale[8].item() == pytest.approx(forces.square().mean().sqrt().item(), rel=1e-6)
     rest = []
     for graph in frames(12):
-        hydrogens = int((graph.atomic_numbers == 1).sum())
-        rest.append(
-            (graph.energy.item() + 9 * hydrogens + 80 * (graph.num_atoms - hydrogens)) / graph.num_atoms
-        )
+        rest.append(graph.energy.item() / graph.num_atoms)
     assert potential.shift[1].item() == pytest.approx(np.mean(rest), rel=1e-6)
     assert potential.species == (1, 8)
-    assert notes == ["reference energies: as given"]
+    assert notes == ["reference energies: none"]
+
+
+def binding(folder, *overrides, alone=True):
+    """Frames bound by 4.7 eV per atom, with or without isolated atoms, for a small TensorNet."""
+    images = read(write(folder / "train.xyz", 24), ":")
+    for image in images:
+        image.calc.results["energy"] -= 4.7 * len(image)
+    single = [Atoms("H", info={"energy": -10.0}), Atoms("O", info={"energy": -80.0})] if alone else []
+    write_file(folder / "train.xyz", [*images, *single])
+    small = ["model.name=tensornet", "model.channels=8", "model.layers=1", "model.radial=8"]
+    return config(folder, *small, *overrides)
+
+
+def single_energies(potential):
+    graphs = [AtomGraph.build(torch.tensor([z]), torch.zeros(1, 3), cutoff=potential.cutoff) for z in (1, 8)]
+    return potential(AtomGraph.batch(graphs), forces=False)["energy"].tolist()
+
+
+@pytest.mark.parametrize("override", [[], ["data.keys.forces=none"]])
+def test_energies_of_isolated_atoms_are_kept(tmp_path, override):
+    potential, notes = build_from(binding(tmp_path, *override))
+    assert (potential.shift == 0).all()
+    assert single_energies(potential) == pytest.approx([-10.0, -80.0], abs=1e-5)
+    assert notes[1] == "shift 0: energies of isolated atoms are kept"
+    if override:
+        assert 4 < potential.scale[1].item() < 5
+    potential, notes = build_from(
+        binding(tmp_path, "model.reference_energies={H: -10, O: -80}", *override, alone=False)
+    )
+    assert single_energies(potential) == pytest.approx([-10.0, -80.0], abs=1e-5)
+    assert notes[1].endswith("are kept at the start; no training frame holds that of H, O")
+    shifted, _ = build_from(binding(tmp_path, "model.shift=-4.7"))
+    assert shifted.shift[8].item() == -4.7
+    assert single_energies(shifted) != pytest.approx([-10.0, -80.0], abs=1)
+
+
+def test_the_binding_energy_is_learned_beside_isolated_atoms(tmp_path):
+    settings = binding(tmp_path, "train.lr=0.01", "train.warmup=10", "train.ema=0", "train.batch=6")
+    torch.manual_seed(0)
+    prepared = prepare(settings, torch.device("cpu"))
+    assert prepared.loss.scales["energy"] < 0.5
+    trainer = Trainer(prepared.potential, prepared.loss, settings.train, steps=1000)
+    table = evaluate(prepared.potential, prepared.splits["train"])
+    assert table.overall()["energy"]["count"] == 24
+    assert table.overall()["energy"]["mae"] == pytest.approx(4.7, abs=0.5)
+    for epoch in range(30):
+        trainer.epoch(prepared.train, epoch)
+    table = evaluate(prepared.potential, prepared.splits["train"])
+    assert table.overall()["energy"]["mae"] < 0.8
+    assert single_energies(prepared.potential) == pytest.approx([-10.0, -80.0], abs=0.8)
+    parts = {row["part"]: row["count"] for row in table.rows("train") if row["quantity"] == "energy"}
+    assert parts["all"] == 24
+    assert parts["group isolated atoms"] == 2
 
 
 def test_without_forces_scale_is_the_spread_of_the_energies(tmp_path):
-    potential, _ = build(tmp_path, "data.keys.forces=none", "model.reference_energies={H: -10, O: -80}")
-    rest = np.array(
-        [(g.energy.item() + 10 * g.atomic_numbers.sum().item()) / g.num_atoms for g in frames(12)]
-    )
+    potential, _ = build(tmp_path, "data.keys.forces=none", "model.reference_energies=none")
+    rest = np.array([g.energy.item() / g.num_atoms for g in frames(12)])
     assert potential.scale[1].item() == pytest.approx(rest.std(), rel=1e-6)
 
 

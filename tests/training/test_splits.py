@@ -65,7 +65,8 @@ def test_sums_up_the_labels(files):
 
 def test_references_are_given_found_or_none():
     data = AtomDataset.from_ase([atoms(0)])
-    energies, note = find_references(data, "auto", [1, 8, 9])
+    energies, note, isolated = find_references(data, "auto", [1, 8, 9])
+    assert not isolated
     assert 2 * energies[1] + energies[8] == pytest.approx(-100)
     assert energies[9] == pytest.approx((energies[1] + energies[8]) / 2)
     assert "ridge fit" in note
@@ -85,3 +86,19 @@ def test_says_what_is_wrong_with_the_data(files):
         ConfigError, match=r"data\.train: nothing shipped is called 'ethanoll'; did you mean 'ethanol'"
     ):
         splits(train="shipped:ethanoll")
+
+
+def test_isolated_atoms_always_train(files):
+    singles = [Atoms(symbol, info={"energy": energy}) for symbol, energy in (("H", -13.0), ("O", -430.0))]
+    cells = [Atoms("O", cell=[2 + 0.1 * k] * 3, pbc=True, info={"energy": -1.0}) for k in range(4)]
+    write(files / "mixed.xyz", [*singles, *cells, *[atoms(i) for i in range(6)]])
+    for seed in range(5):
+        data = Config.from_dict({"data": {"train": str(files / "mixed.xyz"), "valid": 8}}).data
+        found, notes = read_splits(data, seed=seed)
+        assert len(found["valid"]) == 8
+        assert {0, 1} <= set(found["train"].indices.tolist())
+    assert "2 training frames are isolated atoms: never held out, errors told apart" in notes
+    energies, note, isolated = find_references(found["train"], "auto", [1, 8])
+    assert (energies, isolated) == ({1: -13.0, 8: -430.0}, True)
+    assert "isolated atoms in the data" in note
+    assert len(energies_per_atom(found["train"], energies)) == len(found["train"]) - 2
