@@ -155,6 +155,35 @@ def test_data_without_labels_are_an_error(equitorch: Command, run_folder: Path, 
         assert "energ" in answer.err
 
 
+def test_check_of_data_without_usual_labels_says_how_to_name_them(equitorch: Command) -> None:
+    frames = waters(4)
+    for atoms in frames:
+        atoms.info["gap"], atoms.arrays["pull"] = atoms.get_potential_energy(), atoms.get_forces()
+        atoms.calc = None
+    write("odd.xyz", frames, format="extxyz")
+    answer = equitorch("check", "odd.xyz")
+    assert answer.code == failure.USER
+    assert "Next" not in answer.out
+    assert "info keys are: config_type, gap; its arrays are: pull" in answer.err
+    assert "data.keys.energy=NAME" in answer.err
+    keys = ("data.keys.energy=gap", "data.keys.forces=pull")
+    answer = equitorch("check", "odd.xyz", *keys)
+    assert answer.code == 0, answer
+    assert "energy 4/4 · forces 4/4" in answer.out
+    assert f"Next     equitorch train odd.xyz {' '.join(keys)}" in answer.out
+
+
+def test_check_tells_problems_of_the_config_and_then_shows_the_data(
+    equitorch: Command, water_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "w.yaml").write_text("data:\n  train: water.xyz\nmodel:\n  reference_energies: {H: -13.0}\n")
+    answer = equitorch("check", "w.yaml")
+    assert answer.code == failure.USER
+    assert "has no energy for O" in answer.err
+    assert "12 frames" in answer.out
+    assert "Next" not in answer.out
+
+
 def test_check_warns_of_what_looks_wrong(equitorch: Command, tmp_path: Path) -> None:
     frames = waters(3)
     write("odd.xyz", [*frames, frames[0]], format="extxyz")
