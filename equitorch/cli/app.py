@@ -227,7 +227,7 @@ def _show(error: BaseException, debug: bool) -> int:
     text = failure.describe(error, code)
     prefix = {failure.USER: "", failure.DIVERGED: "Diverged: ", failure.INTERNAL: "Error: "}.get(code, "")
     screen.say(prefix + text, style="red" if code != failure.INTERRUPTED else None, stderr=True)
-    if log is not None and code != failure.USER:
+    if log is not None and code == failure.INTERNAL:
         screen.say(f"Traceback in {log}", style="dim", stderr=True)
     elif code == failure.INTERNAL and not debug:
         screen.say("Add --debug to see the traceback, and please report it.", style="dim", stderr=True)

@@ -87,15 +87,20 @@ def describe(error: BaseException, code: int) -> str:
 
 
 def write_log(error: BaseException, folder: Path | None = None) -> Path | None:
-    """Append the full traceback to ``error.log`` in the folder (that of :func:`logs_to` by default).
+    """Append the traceback to ``error.log`` in the folder (that of :func:`logs_to` by default).
 
-    A folder that is not there, or cannot be written, is no second error.
+    What the user can put right is not logged, of a divergence the message alone. A folder that is not there,
+    or cannot be written, is no second error.
     """
     folder = folder if folder is not None else next(iter(_folder), None)
-    if folder is None or not folder.is_dir():
+    mistake = isinstance(error, UserError) or type(error).__name__ == "ConfigError"
+    if folder is None or not folder.is_dir() or mistake:
         return None
     log = folder / "error.log"
-    text = "".join(traceback.format_exception(error))
+    if isinstance(error, FloatingPointError):
+        text = f"{error}\n"
+    else:
+        text = "".join(traceback.format_exception(error))
     try:
         with log.open("a", encoding="utf-8") as stream:
             stamp = datetime.now().isoformat(timespec="seconds")

@@ -56,10 +56,14 @@ class RunPath:
 
 
 def read_structures(path: Path, index: str = ":") -> list[Atoms]:
-    """Read structures with ASE.
+    """Read structures: with ASE, or those of a data set in an ``.npz`` file.
+
+    Args:
+        path: the file.
+        index: which of them: ``":"`` for all, or the number of one.
 
     Raises:
-        UserError: naming the file, if it is missing, empty or in no format that ASE knows.
+        UserError: naming the file, if it is missing, empty or in no format that is known.
     """
     from ase.io import read
     from ase.io.formats import UnknownFileTypeError
@@ -67,6 +71,8 @@ def read_structures(path: Path, index: str = ":") -> list[Atoms]:
     path = existing(path, "structure file")
     if path.is_dir():
         raise UserError(f"'{path}' is a folder; expected a file with structures")
+    if path.suffix == ".npz":
+        return _read_npz(path, index)
     try:
         found = read(path, index=index)
     except UnknownFileTypeError as error:
@@ -79,6 +85,19 @@ def read_structures(path: Path, index: str = ":") -> list[Atoms]:
     if not frames or not len(frames[0]):
         raise UserError(f"'{path}' holds no atoms")
     return frames
+
+
+def _read_npz(path: Path, index: str) -> list[Atoms]:
+    from equitorch.datasets import open_dataset
+
+    try:
+        data = open_dataset(path)
+    except Exception as error:  # any archive may be named so
+        raise UserError(
+            f"'{path}' cannot be read as structures: {error}; write the frame you mean to an .xyz file"
+        ) from error
+    chosen = range(len(data)) if index == ":" else [range(len(data))[int(index)]]
+    return [data.to_ase(i) for i in chosen]
 
 
 def output_folder(run: RunPath, name: str) -> Path:

@@ -28,6 +28,8 @@ class Finding(NamedTuple):
 def check_dataset(dataset: AtomDataset) -> list[Finding]:
     """Check labels, duplicates, distances, units and signs; an error makes training pointless.
 
+    A check that cannot be made, for want of labels or of frames to compare, is left out.
+
     Units and signs are judged by what must hold between neighbouring frames: energies change by minus force
     times displacement, and stress grows with the volume.
 
@@ -36,8 +38,9 @@ def check_dataset(dataset: AtomDataset) -> list[Finding]:
     'no frame has an energy or forces; name their keys, as in keys={"energy": ...}'
     """
     statistics = dataset.statistics()
-    findings = [_labels(statistics), *_duplicates(dataset), _distances(dataset), _forces(statistics)]
-    findings += [_slope(dataset), _stress_sign(dataset)]
+    findings = [_labels(statistics), *_duplicates(dataset)]
+    found = [_distances(dataset), _forces(statistics), _slope(dataset), _stress_sign(dataset)]
+    findings += [finding for finding in found if finding is not None]
     findings += [Finding("note", "source", note) for note in dataset.frames.notes]
     return findings
 
@@ -77,7 +80,7 @@ def _duplicates(dataset: AtomDataset) -> list[Finding]:
     return findings
 
 
-def _distances(dataset: AtomDataset) -> Finding:
+def _distances(dataset: AtomDataset) -> Finding | None:
     """Whether distances are those of atoms, measured in Angstrom."""
     shortest, nearest = (np.inf, -1), []
     for frame in np.unique(np.linspace(0, len(dataset) - 1, _SAMPLE).astype(int)).tolist():
@@ -94,7 +97,7 @@ def _distances(dataset: AtomDataset) -> Finding:
     if shortest[0] < _CLOSE:
         text = f"two atoms of frame {shortest[1]} are {shortest[0]:.2g} Angstrom apart"
         return Finding("warning", "distances", text)
-    return Finding("ok", "distances")
+    return Finding("ok", "distances") if np.isfinite(shortest[0]) else None
 
 
 def _nearest(graph: AtomGraph, length: torch.Tensor) -> np.ndarray:
@@ -103,8 +106,10 @@ def _nearest(graph: AtomGraph, length: torch.Tensor) -> np.ndarray:
     return shortest.scatter_reduce(0, graph.edge_index[1], length, "amin").numpy()
 
 
-def _forces(found: Statistics) -> Finding:
+def _forces(found: Statistics) -> Finding | None:
     """Whether forces are of ordinary strength and balance."""
+    if not found.labels["forces"]:
+        return None
     if found.force_max > _STRONG:
         text = f"frame {found.force_max_frame} has a force of {found.force_max:.0f} eV/Angstrom"
         return Finding("warning", "forces", text)
@@ -114,7 +119,7 @@ def _forces(found: Statistics) -> Finding:
     return Finding("ok", "forces")
 
 
-def _slope(dataset: AtomDataset) -> Finding:
+def _slope(dataset: AtomDataset) -> Finding | None:
     """Whether energies change as the forces say: the slope is 1 in right units, -1 for gradients."""
     work, change = [], []
     for k in range(len(dataset) - 1):
@@ -132,9 +137,11 @@ def _slope(dataset: AtomDataset) -> Finding:
             break
     x, y = np.array(work), np.array(change)
     if len(x) < 5 or not np.isfinite(x).all() or x.std() == 0 or y.std() == 0:
-        return Finding("ok", "units")
+        return None
     likeness, slope = float(np.corrcoef(x, y)[0, 1]), float((x * y).sum() / (x * x).sum())
-    if abs(likeness) > 0.8 and not 0.6 < slope < 1.6:
+    if abs(likeness) <= 0.8:
+        return None
+    if not 0.6 < slope < 1.6:
         text = (
             f"energies change {slope:.3g} times as much as the forces say: are the units and the sign right?"
         )
@@ -142,7 +149,7 @@ def _slope(dataset: AtomDataset) -> Finding:
     return Finding("ok", "units")
 
 
-def _stress_sign(dataset: AtomDataset) -> Finding:
+def _stress_sign(dataset: AtomDataset) -> Finding | None:
     """Whether larger volumes are under tension, which is positive."""
     pressure, volume = [], []
     for k in range(len(dataset)):
@@ -152,7 +159,10 @@ def _stress_sign(dataset: AtomDataset) -> Finding:
             volume.append(float(torch.linalg.det(graph.cell[0]).abs()) / graph.num_atoms)
     if len(volume) >= 5 and np.std(volume) > 0.003 * np.mean(volume) and np.std(pressure) > 0:
         likeness = float(np.corrcoef(volume, pressure)[0, 1])
-        if likeness < -0.7 and len(dataset.species) == 1:
+        if len(dataset.species) > 1 or abs(likeness) <= 0.7:
+            return None
+        if likeness < 0:
             text = "stress falls as the volume grows: tension is positive here, as in ASE; change the sign"
             return Finding("warning", "stress sign", text)
-    return Finding("ok", "stress sign")
+        return Finding("ok", "stress sign")
+    return None

@@ -20,7 +20,7 @@ from equitorch.ops.radial import interpolate
 _CHUNK = 512  # points evaluated at a time without history, so that intermediates stay in the cache
 _SPACING = 0.0125  # Å between the knots of a table in float32
 _ERROR = (1e-6, 1e-5)  # of its values and slopes, relative to the largest: what round-off does to the network
-_WORTH = 4  # pairs per knot from which on a table that must be built costs less than its use saves
+_WORTH = 2  # pairs per knot from which on a table that must be built costs less than its use saves
 _KEEP = 1 << 16  # points whose intermediates are kept for the gradients of weights; for more, computed again
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any
 
 import torch  # noqa: F401 (for the example)
 from torch import Tensor, nn
@@ -23,6 +26,7 @@ _OPTIONS = {
     "cutoff_function": ("cosine", "polynomial"),
     "group": ("O(3)", "SO(3)"),
 }
+_LEAST = {"channels": 2, "layers": 0, "radial": 1, "charges": 1, "max_z": 2}
 _PER_GRAPH = {"dipole": "i", "polarizability": "ij=ji"}
 _PER_ATOM = {"shielding": "ij"}
 
@@ -54,7 +58,7 @@ class TensorNet(nn.Module):
         (atoms,) in eV, dipole (graphs, 3), polarizability (graphs, 3, 3), shielding (atoms, 3, 3).
 
     Raises:
-        ValueError: if an option is not one of those named above.
+        ValueError: if an option is not one of those named above, or a number makes no sense.
 
     Source:
         Simeon, de Fabritiis 2023, arXiv:2306.06482; every detail as in torchmd-net 3.1's PyTorch path.
@@ -87,6 +91,7 @@ class TensorNet(nn.Module):
         outputs = [outputs] if isinstance(outputs, str) else list(outputs)
         self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         check_options("TensorNet", basis=basis, cutoff_function=cutoff_function, group=group)
+        check_numbers("TensorNet", self.options)
         _check_outputs(outputs, group)
         self.cutoff = float(cutoff)
 
@@ -162,6 +167,27 @@ def check_options(model: str, **chosen: str) -> None:
         if value not in _OPTIONS[name]:
             known = ", ".join(_OPTIONS[name])
             raise ValueError(f"{model} expects {name} to be one of {known}, got {value!r}")
+
+
+def check_numbers(model: str, options: Mapping[str, Any]) -> None:
+    """Refuse sizes and distances with which TensorNet and its successors cannot be built.
+
+    Raises:
+        ValueError: naming the model, the option, what it may be and what it is.
+
+    >>> check_numbers("TensorNet", {"channels": 8, "cutoff": 5.0, "lower": 0.0})
+    """
+    for name, least in _LEAST.items():
+        value = options.get(name, least)
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+            raise ValueError(f"{model} expects {name} to be a whole number >= {least}, got {value!r}")
+    cutoff, lower = options["cutoff"], options["lower"]
+    if not 0 < cutoff < math.inf:
+        raise ValueError(f"{model} expects cutoff to be a distance > 0 in Å, got {cutoff!r}")
+    if not 0 <= lower < cutoff:
+        raise ValueError(
+            f"{model} expects lower to be a distance from 0 to the cutoff {cutoff:g} Å, got {lower!r}"
+        )
 
 
 def envelope(name: str, cutoff: float, *, lower: float) -> CosineCutoff | PolynomialCutoff:

@@ -10,7 +10,7 @@ from equitorch.layers.radial import RadialFunction
 from equitorch.layers.readout import pool
 from equitorch.layers.tensornet import TensorEmbedding, TensorNorms
 from equitorch.layers.tensornet2 import ChargedInteraction, ChargeHead
-from equitorch.models.tensornet import BASES, check_options, energy_head, envelope
+from equitorch.models.tensornet import BASES, check_numbers, check_options, energy_head, envelope
 from equitorch.ops.edges import EdgePlan
 from equitorch.ops.harmonics import spherical_harmonics
 
@@ -42,7 +42,7 @@ class TensorNet2(nn.Module):
         node_charges (atoms, layers + 1, charges) in e.
 
     Raises:
-        ValueError: if an option is not one of those named above.
+        ValueError: if an option is not one of those named above, or a number makes no sense.
 
     Source:
         Simeon et al. 2026, arXiv:2601.00581; every detail as in torchmd-net 3.1's PyTorch path.
@@ -74,8 +74,7 @@ class TensorNet2(nn.Module):
         super().__init__()
         self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
         check_options("TensorNet2", basis=basis, cutoff_function=cutoff_function, group=group)
-        if charges < 1:
-            raise ValueError(f"TensorNet2 expects at least one latent charge per atom, got charges={charges}")
+        check_numbers("TensorNet2", self.options)
         self.cutoff = float(cutoff)
         self.basis = BASES[basis](radial, cutoff, lower=lower, trainable=trainable_basis)
         self.envelope = envelope(cutoff_function, cutoff, lower=lower)

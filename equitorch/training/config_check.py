@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -137,7 +138,24 @@ def model_problems(document: Document) -> list[Problem]:
     for key, parameter in parameters.items():
         if parameter.default is inspect.Parameter.empty and key not in values and "from" not in values:
             problems.append(document.problem(("model", key), f"is required by the model {name}"))
+    if not problems and "from" not in values:
+        problems += _build_problems(name, {k: v for k, v in values.items() if k not in own}, document)
     return problems
+
+
+def _build_problems(name: str, options: dict[str, Any], document: Document) -> list[Problem]:
+    """Build the model without memory; the option that a constructor refuses is the one its message names."""
+    import torch
+
+    try:
+        with torch.device("meta"):
+            _class(name)(**options)
+    except ValueError as error:
+        message = str(error)
+        named = [key for key in options if re.search(rf"\b{key}\b", message)]
+        first = min(named, key=lambda key: re.search(rf"\b{key}\b", message).start(), default="name")
+        return [document.problem(("model", first), message)]
+    return []
 
 
 def _type_problem(model: Any, key: str, value: Any) -> str:

@@ -75,11 +75,26 @@ def test_an_interruption_is_130(equitorch: Command, monkeypatch: pytest.MonkeyPa
     assert equitorch("doctor").code == failure.INTERRUPTED
 
 
-def test_the_traceback_goes_to_error_log(equitorch: Command, run_folder: Path) -> None:
-    answer = equitorch("md", run_folder, "nowhere.xyz")
-    assert answer.code == failure.USER
+def test_the_traceback_of_a_fault_goes_to_error_log(
+    equitorch: Command, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: object) -> None:
+        raise KeyError("inner")
+
+    monkeypatch.setattr("equitorch.cli.commands.md.read_structures", broken)
+    answer = equitorch("md", run_folder, "start.xyz")
+    assert answer.code == failure.INTERNAL
     assert "Traceback (most recent call last)" in (run_folder / "error.log").read_text()
-    assert "Traceback" not in answer.text
+    assert "Traceback in" in answer.err
+
+
+def test_a_mistake_leaves_no_log_and_a_divergence_one_line(equitorch: Command, run_folder: Path) -> None:
+    assert equitorch("md", run_folder, "nowhere.xyz").code == failure.USER
+    assert not (run_folder / "error.log").exists()
+    failure.write_log(failure.Diverged("too hot"), run_folder)
+    text = (run_folder / "error.log").read_text()
+    assert "too hot" in text
+    assert "Traceback" not in text
 
 
 def test_a_log_that_cannot_be_written_is_no_second_error(tmp_path: Path) -> None:

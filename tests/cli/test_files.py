@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from equitorch.cli.failure import UserError
@@ -45,6 +46,19 @@ def test_every_broken_file_is_named(tmp_path: Path, name: str, text: str) -> Non
     (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match=name):
         read_structures(tmp_path / name)
+
+
+def test_a_data_set_in_an_archive_gives_structures(tmp_path: Path) -> None:
+    pos = np.arange(12.0).reshape(2, 2, 3)
+    labels = {"energies": np.zeros(2), "forces": np.zeros((2, 2, 3))}
+    np.savez(tmp_path / "a.npz", nuclear_charges=[1, 8], coords=pos, **labels)
+    assert len(read_structures(tmp_path / "a.npz")) == 2
+    last = read_structures(tmp_path / "a.npz", "-1")
+    assert len(last) == 1
+    assert np.allclose(last[0].positions, pos[1])
+    np.savez(tmp_path / "b.npz", x=pos)
+    with pytest.raises(UserError, match=r"b\.npz.*write the frame you mean to an \.xyz file"):
+        read_structures(tmp_path / "b.npz")
 
 
 def test_a_path_with_spaces_is_a_path(tmp_path: Path) -> None:
