@@ -152,8 +152,9 @@ def _build_problems(name: str, options: dict[str, Any], document: Document) -> l
             _class(name)(**options)
     except ValueError as error:
         message = str(error)
-        named = [key for key in options if re.search(rf"\b{key}\b", message)]
-        first = min(named, key=lambda key: re.search(rf"\b{key}\b", message).start(), default="name")
+        words = re.findall(r"\w+", message)
+        named = [key for key in options if key in words]
+        first = min(named, key=words.index, default="name")
         return [document.problem(("model", first), message)]
     return []
 

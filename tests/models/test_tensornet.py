@@ -12,7 +12,7 @@ from ase.build import fcc111, molecule
 from equitorch.graph import AtomGraph
 from equitorch.interop import torchmdnet
 from equitorch.layers.radial import tables
-from equitorch.models import Potential, TensorNet
+from equitorch.models import Potential, TensorNet, TensorNet2
 from equitorch.reps import CartesianTensor
 from equitorch.testing import assert_equivariant, equivariance_error
 from tests.models.tensornet_oracle import tensornet
@@ -314,3 +314,23 @@ def test_compiles_into_one_graph_with_the_same_answer_at_any_size():
             gradient = torch.autograd.grad(out["energy"].sum(), vectors, materialize_grads=True)[0]
             answers.append((out["energy"].detach(), gradient))
         torch.testing.assert_close(answers[0], answers[1], rtol=1e-13, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("channels", -3, "channels to be a whole number >= 2, got -3"),
+        ("channels", 2.5, "channels to be a whole number >= 2, got 2.5"),
+        ("layers", -1, "layers to be a whole number >= 0, got -1"),
+        ("radial", 0, "radial to be a whole number >= 1, got 0"),
+        ("max_z", 0, "max_z to be a whole number >= 2, got 0"),
+        ("cutoff", 0.0, "cutoff to be a distance > 0 in Å, got 0.0"),
+        ("cutoff", float("nan"), "cutoff to be a distance > 0 in Å, got nan"),
+        ("lower", 4.5, "lower to be a distance from 0 to the cutoff 4.5 Å, got 4.5"),
+        ("lower", -1.0, "lower to be a distance from 0 to the cutoff 4.5 Å, got -1.0"),
+    ],
+)
+@pytest.mark.parametrize("kind", [TensorNet, TensorNet2])
+def test_refuses_numbers_that_make_no_model(kind, option, value, words):
+    with pytest.raises(ValueError, match=f"^{kind.__name__} expects {words}$"):
+        kind(**{option: value})

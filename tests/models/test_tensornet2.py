@@ -128,5 +128,5 @@ def test_a_file_keeps_it(tmp_path):
 def test_says_what_it_expected():
     with pytest.raises(ValueError, match="TensorNet2 expects group to be one of"):
         TensorNet2(group="E(3)")
-    with pytest.raises(ValueError, match="at least one latent charge per atom, got charges=0"):
+    with pytest.raises(ValueError, match="TensorNet2 expects charges to be a whole number >= 1, got 0"):
         TensorNet2(charges=0)

@@ -150,3 +150,17 @@ def test_offers_a_schema_to_editors():
     schema = Config.json_schema()
     assert set(schema["properties"]) == {"data", "model", "train", "output"}
     assert schema["additionalProperties"] is False
+
+
+@pytest.mark.parametrize("model", ["tensornet", "tensornet2"])
+def test_finds_numbers_that_make_no_model_with_their_line(model):
+    text = SAMPLE.replace("name: toy", f"name: {model}")
+    (found,) = problems(text.replace("channels: 64", "channels: -3"))
+    assert found.startswith("bad.yaml:9  model.channels: TensorNet")
+    assert found.endswith("expects channels to be a whole number >= 2, got -3")
+    (found,) = problems(text.replace("cutoff: 5.0", "cutoff: 0"))
+    assert found.startswith("bad.yaml:8  model.cutoff: TensorNet")
+    (found,) = problems(text, ["model.lower=7"])
+    assert found.startswith("command line  model.lower: TensorNet")
+    (found,) = problems(text, ["model.activation=step"])
+    assert "model.activation: an activation is one of" in found
