@@ -65,3 +65,16 @@ def test_finds_atoms_too_close_and_forces_out_of_balance():
     found = troubles(AtomDataset.from_ase([atoms]))
     assert found["distances"] == "two atoms of frame 0 are 0.4 Angstrom apart"
     assert found["forces"].startswith("forces of a frame add up to 1.7")
+
+
+def names(data: AtomDataset) -> list[str]:
+    return [finding.name for finding in check_dataset(data) if finding.level == "ok"]
+
+
+def test_says_ok_only_of_what_it_could_check():
+    everything = ["labels", "duplicates", "distances", "forces", "units", "stress sign"]
+    assert names(copper()) == everything
+    assert names(copper(frames=3)) == everything[:4]
+    energies = [ase.Atoms("H2", [[0, 0, 0], [0, 0, 0.7 + k]], info={"energy": 0.0}) for k in range(3)]
+    assert names(AtomDataset.from_ase(energies)) == ["labels", "duplicates", "distances"]
+    assert names(AtomDataset.from_ase([ase.Atoms("H", info={"energy": 0.0})])) == ["labels", "duplicates"]
