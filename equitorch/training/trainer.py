@@ -48,6 +48,19 @@ class Batches(Protocol):
         """The group of a frame."""
 
 
+def _listed(names: Sequence[str]) -> str:
+    """Names such as ``file #3``, each file named once, of many frames only the first two."""
+    numbers: dict[str, list[str]] = {}
+    for name in names:
+        file, space, number = name.rpartition(" ")
+        numbers.setdefault(file.rpartition("/")[-1] + space, []).append(number)
+    parts = [
+        file + ", ".join(found if len(found) < 4 else [*found[:2], f"… ({len(found)} frames)"])
+        for file, found in numbers.items()
+    ]
+    return ", ".join(parts)
+
+
 def _too_large(batch: Batch) -> str:
     frames = len(batch.frames)
     size = (
@@ -191,7 +204,7 @@ class Trainer:
         """Remember the frames of a batch whose loss is no number, and stop at the third such batch."""
         found = [name(frame) for frame in self._culprits(batch)]
         everywhere = [name(frame) for frame in batch.frames]
-        self.bad_frames.append(", ".join(self.processes.gather(found) or self.processes.gather(everywhere)))
+        self.bad_frames.append(_listed(self.processes.gather(found) or self.processes.gather(everywhere)))
         if len(self.bad_frames) >= _TOLERATED:
             frames = "; ".join(self.bad_frames)
             raise DivergedError(

@@ -91,6 +91,14 @@ def test_skips_a_loss_that_is_no_number_and_names_the_frame_at_the_third():
     assert all(value.isfinite().all() for value in run.evaluated.state_dict().values())
 
 
+def test_names_many_bad_frames_in_few_words():
+    graphs = [g.replace(energy=torch.tensor([math.inf], dtype=torch.float64)) for g in frames(12)]
+    names = [f"/long/way/to/train_300K.xyz #{i}" for i in range(11)] + ["b.xyz #3"]
+    data, run = batches(graphs, size=12, names=names), trainer()
+    run.epoch(data, 0)
+    assert run.bad_frames == ["train_300K.xyz #0, #1, … (11 frames), b.xyz #3"]
+
+
 def test_a_bad_step_leaves_weights_and_moments_alone():
     run, data = trainer(), batches(frames(4))
     run.epoch(data, 0)
