@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from equitorch.graph import AtomGraph
-from equitorch.models.potential import Potential, sum_by
+from equitorch.layers.readout import pool
+from equitorch.models.potential import Potential
 from equitorch.training.config import Train
 from equitorch.training.loss import Loss, Residuals, residuals
 from equitorch.training.metrics import Moments
@@ -84,7 +85,7 @@ def compare(
             label = torch.full_like(prediction, math.nan)
         if name == "energy":
             table = potential.reference_energies + potential.shift
-            base = sum_by(table[graph.atomic_numbers], graph.batch, graph.num_graphs)
+            base = pool(table[graph.atomic_numbers], graph.batch, graph.num_graphs)
             prediction, label = prediction - base, label - base
         found[name] = residuals(name, prediction, label, atoms)
     return found
