@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from equitorch.cli import failure, screen
 from equitorch.cli.failure import UserError
 from equitorch.cli.files import RunPath, read_structures
-from equitorch.cli.screen import field, listing, number, table
+from equitorch.cli.screen import field, listing, number, plural, table
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -70,7 +70,11 @@ def run(path: Path, start: Path | None, sizes: str) -> int:
     screen.banner()
     listing(
         "Timing",
-        ["energy + forces", f"{atoms.get_chemical_formula()}, {len(atoms)} atoms", str(potential.dtype)],
+        [
+            "energy + forces",
+            f"{atoms.get_chemical_formula()}, {plural(len(atoms), 'atom')}",
+            str(potential.dtype),
+        ],
     )
     one = AtomGraph.from_ase(atoms, potential.cutoff, labels=False)
     rows = []

@@ -15,7 +15,7 @@ from equitorch.cli.commands.train import after_training, train_with_screen
 from equitorch.cli.dynamics import Settings
 from equitorch.cli.failure import UserError
 from equitorch.cli.files import RunPath
-from equitorch.cli.screen import duration, field, listing
+from equitorch.cli.screen import duration, field, listing, plural
 
 MOLECULES, EPOCHS, STEPS = ("ethanol", "aspirin"), 20, 1500
 _MARK = ".equitorch-demo"  # a folder with this file may be replaced by the next demo
@@ -89,7 +89,7 @@ def _dynamics(output: Path) -> None:
         outcome, seconds = simulate(RunPath.of(output), atoms, plan, quiet=True, longest=15.0)
         summarize(outcome, plan, len(atoms), seconds)
         if outcome.stopped:
-            screen.warn(f"the dynamics stopped after {outcome.steps} steps: {outcome.stopped}")
+            screen.warn(f"the dynamics stopped after {plural(outcome.steps, 'step')}: {outcome.stopped}")
         start.positions = atoms.positions
 
 

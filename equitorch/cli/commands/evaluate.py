@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ from equitorch.cli.screen import count, field, listing, number, table
 if TYPE_CHECKING:
     from ase import Atoms
 
+    from equitorch.datasets.dataset import AtomDataset
+
 
 def write_structures(p: Predictions, frames: Sequence[Atoms], path: Path) -> None:
     """Write the frames as they were read, with predictions and reference labels, as extended XYZ."""
@@ -48,6 +51,23 @@ def write_structures(p: Predictions, frames: Sequence[Atoms], path: Path) -> Non
         kept.append(atoms)
     path.parent.mkdir(parents=True, exist_ok=True)
     write(path, kept, format="extxyz")
+
+
+def trained_keys(folder: Path) -> dict[str, str]:
+    """Return the keys of the labels that the run's config names, without those found by themselves."""
+    from equitorch.training import config_reader
+
+    config = folder / "config.yaml"
+    keys = config_reader.read(config).values.get("data", {}).get("keys", {}) if config.is_file() else {}
+    return {label: str(key) for label, key in keys.items() if key != "auto"}
+
+
+def _labelled(data: Path, group: str, keys: dict[str, str]) -> AtomDataset:
+    """Read the data with the keys of the training, or the usual ones where the file has none of these."""
+    if keys:
+        with suppress(ValueError):
+            return read_labelled(data, group=group, keys=keys)
+    return read_labelled(data, group=group)
 
 
 def show_parts(p: Predictions, by: str) -> None:
@@ -75,12 +95,15 @@ def run(path: Path, data: Path, by: str | None, write: Path | None) -> int:
     frames = structures_of(data) if key or write else None
     if key is not None:
         check_group_key(key, frames)
-    labelled = read_labelled(data, group=key or "auto")
+    labelled = _labelled(data, key or "auto", trained_keys(found.folder))
     counts = labelled.labels
+    if not any(counts.values()) and trained:
+        labelled = read_labelled(data, group=key or "auto", keys=trained)
+        counts = labelled.labels
     if not any(counts.values()):
         raise UserError(
             f"'{data}' has no energies, forces or stresses to compare with under the usual names; "
-            f"rename its keys, e.g. to REF_energy and REF_forces"
+            "rename its keys, e.g. to REF_energy and REF_forces"
         )
     screen.banner()
     listing("Data", [data.name, *summary_parts(labelled.statistics())])

@@ -72,7 +72,7 @@ def simulate(
 def summarize(outcome: Outcome, settings: Settings, atoms: int, seconds: float) -> None:
     """Print how a run went."""
     nve = settings.ensemble == "nve"
-    parts = [settings.ensemble.upper(), f"{atoms} atoms"]
+    parts = [settings.ensemble.upper(), plural(atoms, "atom")]
     parts.append(f"{number(outcome.steps * settings.dt_fs / 1e3)} ps in {duration(seconds)}")
     parts.append(f"{1e3 * seconds / max(outcome.steps, 1):.2f} ms/step")
     parts.append(

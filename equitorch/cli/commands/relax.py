@@ -11,7 +11,7 @@ import numpy as np
 from equitorch.cli import failure, screen
 from equitorch.cli.failure import UserError
 from equitorch.cli.files import RunPath, free_name, output_folder, read_structures
-from equitorch.cli.screen import field, number, table
+from equitorch.cli.screen import field, number, plural, table
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -63,7 +63,9 @@ def run(path: Path, start: Path, cell: bool, fmax: float, steps: int) -> int:
     for i, atoms in enumerate(frames):
         kept, done, taken = relax(atoms, calculator, cell=cell, fmax=fmax, steps=steps)
         if not np.isfinite(kept.get_potential_energy()):
-            raise failure.Diverged(f"frame {i} of '{start}': the energy is not a number after {taken} steps")
+            raise failure.Diverged(
+                f"frame {i} of '{start}': the energy is not a number after {plural(taken, 'step')}"
+            )
         relaxed.append(kept)
         failed += not done
         force = float(np.linalg.norm(kept.get_forces(), axis=-1).max())
@@ -83,7 +85,8 @@ def run(path: Path, start: Path, cell: bool, fmax: float, steps: int) -> int:
     field("Wrote", str(target))
     if failed:
         screen.warn(
-            f"{failed} of {len(frames)} did not reach {fmax:g} eV/Å in {steps} steps; raise --steps or --fmax"
+            f"{failed} of {len(frames)} did not reach {fmax:g} eV/Å in {plural(steps, 'step')}; "
+            "raise --steps or --fmax"
         )
     field("Next", f"equitorch md {shlex.quote(str(path))} {shlex.quote(str(target))}")
     return failure.OK

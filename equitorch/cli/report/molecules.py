@@ -14,7 +14,7 @@ from equitorch.cli.report import figures
 from equitorch.cli.report.html import grid, missing, section
 from equitorch.cli.report.record import Missing, Record, Trace
 from equitorch.cli.report.structure import picture, superpose, view
-from equitorch.cli.screen import number
+from equitorch.cli.screen import number, plural
 
 Array = NDArray[np.float64]
 _MOST = 400  # atoms in a picture
@@ -103,7 +103,7 @@ def structures(record: Record) -> str:
         if len(z) > _MOST:
             cells.append(missing(name, f"it has more than {_MOST} atoms"))
             continue
-        caption = f"<figcaption>{escape(name)} · {n} frames in {escape(split)}</figcaption>"
+        caption = f"<figcaption>{escape(name)} · {plural(n, 'frame')} in {escape(split)}</figcaption>"
         cells.append(picture(z.tolist(), pos, name=f"e{k}") + caption)
         error = np.mean([length[p.ptr[i] : p.ptr[i + 1]] for i in frames_like(p, z)], axis=0)
         if np.isfinite(error).all():
@@ -160,7 +160,7 @@ def _one(record: Record, trace: Trace, k: int) -> str:
     s = trace.settings
     ensemble, done = str(s.get("ensemble", "")).upper(), s.get("steps_done", s.get("steps", 0))
     what = f"{ensemble}, {formula(trace.numbers.tolist())}"
-    text = f"{what}, {done} steps of {s.get('dt_fs', 0):g} fs, {s.get('temperature_K', 0):g} K."
+    text = f"{what}, {plural(done, 'step')} of {s.get('dt_fs', 0):g} fs, {s.get('temperature_K', 0):g} K."
     if s.get("stopped"):
         text += f" Stopped early: {s['stopped']}."
     energy = figures.conserved_trace if ensemble == "NVE" else figures.energy_trace

@@ -171,6 +171,10 @@ def test_check_of_data_without_usual_labels_says_how_to_name_them(equitorch: Com
     assert answer.code == 0, answer
     assert "energy 4/4 · forces 4/4" in answer.out
     assert f"Next     equitorch train odd.xyz {' '.join(keys)}" in answer.out
+    assert equitorch("train", "odd.xyz", *keys, *SMALL, "train.epochs=1", "--quiet").code == 0
+    answer = equitorch("evaluate", "runs/odd", "odd.xyz")  # with the keys of the training
+    assert answer.code == 0, answer
+    assert "energy 4/4 · forces 4/4" in answer.out
 
 
 def test_check_tells_problems_of_the_config_and_then_shows_the_data(
