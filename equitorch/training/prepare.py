@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 
 from equitorch.datasets.dataset import AtomDataset
@@ -83,8 +84,16 @@ def prepare(config: Config, device: torch.device, processes: Processes | None = 
         splits=batches,
         data_hash=train.digest(),
         summary=_summary(splits, plain, potential) | {"weights": weights, "loss_scales": scales},
-        notes=[*notes, *found, *unlearned],
+        notes=[*notes, *found, *unlearned, *_charges(train)],
     )
+
+
+def _charges(train: AtomDataset) -> list[str]:
+    """A note where frames are charged: the model is told, and so must be whoever uses it."""
+    charges = np.asarray(train.frames.columns["charge"], dtype=np.float64)[train.indices]
+    charged = int(np.count_nonzero(np.nan_to_num(charges)))
+    note = f"{charged} training frames are charged: the model is given the charge, in info['charge'] of atoms"
+    return [note] if charged else []
 
 
 def with_edges(split: AtomDataset, potential: Potential, size: int, processes: Processes) -> GraphBatches:

@@ -143,3 +143,14 @@ def test_a_label_without_weight_is_worth_a_note(tmp_path):
     assert "energy of 12 training frames have no weight and are not learned" in prepared.notes
     with pytest.raises(ConfigError, match="no training frame has energy, forces or stress to learn from"):
         prepare(config(tmp_path, "data.keys={energy: none, forces: none}"), torch.device("cpu"))
+
+
+def test_charges_are_worth_a_note(tmp_path):
+    images = read(write(tmp_path / "train.xyz", 6), ":")
+    for charge, image in enumerate(images):
+        image.info["charge"] = charge % 2
+    write_file(tmp_path / "train.xyz", images)
+    notes = prepare(config(tmp_path), torch.device("cpu")).notes
+    assert "3 training frames are charged: the model is given the charge, in info['charge'] of atoms" in notes
+    write(tmp_path / "train.xyz", 6)
+    assert not any("charge" in note for note in prepare(config(tmp_path), torch.device("cpu")).notes)
