@@ -97,9 +97,6 @@ def run(path: Path, data: Path, by: str | None, write: Path | None) -> int:
         check_group_key(key, frames)
     labelled = _labelled(data, key or "auto", trained_keys(found.folder))
     counts = labelled.labels
-    if not any(counts.values()) and trained:
-        labelled = read_labelled(data, group=key or "auto", keys=trained)
-        counts = labelled.labels
     if not any(counts.values()):
         raise UserError(
             f"'{data}' has no energies, forces or stresses to compare with under the usual names; "
