@@ -154,3 +154,23 @@ def test_charges_are_worth_a_note(tmp_path):
     assert "3 training frames are charged: the model is given the charge, in info['charge'] of atoms" in notes
     write(tmp_path / "train.xyz", 6)
     assert not any("charge" in note for note in prepare(config(tmp_path), torch.device("cpu")).notes)
+
+
+def test_training_starts_well_from_given_energies_of_atoms():
+    references = {"H": -30.0, "C": -30.0, "O": -30.0}  # 4.4 eV per atom above what a fit gives
+    values = {
+        "data": {"train": "shipped:ethanol", "valid": 40},
+        "model": {"channels": 8, "layers": 1, "radial": 8, "reference_energies": references},
+        "train": {"batch": 8, "lr": 0.002, "warmup": 50, "ema": 0.9, "device": "cpu"},
+    }
+    settings = Config.from_dict(values)
+    torch.manual_seed(1)
+    prepared = prepare(settings, torch.device("cpu"))
+    trainer = Trainer(prepared.potential, prepared.loss, settings.train, steps=1000)
+    before = trainer.validate(prepared.valid)
+    assert before["valid_energy_mae"] > 1
+    for epoch in range(3):
+        trainer.epoch(prepared.train, epoch)
+    after = trainer.validate(prepared.valid)
+    assert after["valid_energy_mae"] < 0.03
+    assert after["valid_forces_mae"] < 0.9 * before["valid_forces_mae"]
