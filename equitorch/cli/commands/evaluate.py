@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -53,21 +53,24 @@ def write_structures(p: Predictions, frames: Sequence[Atoms], path: Path) -> Non
     write(path, kept, format="extxyz")
 
 
-def trained_keys(folder: Path) -> dict[str, str]:
-    """Return the keys of the labels that the run's config names, without those found by themselves."""
+def trained_reading(folder: Path) -> dict[str, Any]:
+    """Return how the run's config reads its files: keys of labels that it names, units that are not ours."""
     from equitorch.training import config_reader
 
     config = folder / "config.yaml"
-    keys = config_reader.read(config).values.get("data", {}).get("keys", {}) if config.is_file() else {}
-    return {label: str(key) for label, key in keys.items() if key != "auto"}
+    data = config_reader.read(config).values.get("data", {}) if config.is_file() else {}
+    keys = {label: str(key) for label, key in data.get("keys", {}).items() if key != "auto"}
+    units = {"energy_unit": data.get("energy_unit", "eV"), "length_unit": data.get("length_unit", "Angstrom")}
+    foreign = {name: unit for name, unit in units.items() if unit not in ("eV", "Angstrom")}
+    return ({"keys": keys} if keys else {}) | foreign
 
 
-def _labelled(data: Path, group: str, keys: dict[str, str]) -> AtomDataset:
-    """Read the data with the keys of the training, or the usual ones where the file has none of these."""
-    if keys:
+def _labelled(data: Path, group: str, reading: dict[str, Any]) -> AtomDataset:
+    """Read the data as the training did, or by the usual keys where the file has none of its."""
+    if "keys" in reading:
         with suppress(ValueError):
-            return read_labelled(data, group=group, keys=keys)
-    return read_labelled(data, group=group)
+            return read_labelled(data, group=group, **reading)
+    return read_labelled(data, group=group, **{name: x for name, x in reading.items() if name != "keys"})
 
 
 def show_parts(p: Predictions, by: str) -> None:
@@ -95,7 +98,8 @@ def run(path: Path, data: Path, by: str | None, write: Path | None) -> int:
     frames = structures_of(data) if key or write else None
     if key is not None:
         check_group_key(key, frames)
-    labelled = _labelled(data, key or "auto", trained_keys(found.folder))
+    reading = trained_reading(found.folder)
+    labelled = _labelled(data, key or "auto", reading)
     counts = labelled.labels
     if not any(counts.values()):
         raise UserError(
@@ -105,6 +109,9 @@ def run(path: Path, data: Path, by: str | None, write: Path | None) -> int:
     screen.banner()
     listing("Data", [data.name, *summary_parts(labelled.statistics())])
     listing("", [f"{name} {n}/{len(labelled)}" for name, n in counts.items()])
+    units = [unit for name, unit in reading.items() if name != "keys"]
+    if units:
+        listing("", [f"read in {' and '.join(units)}, as in training"])
     groups = groups_of(labelled) if key is None else [name or f"no {key}" for name in labelled.groups]
     p = predict(potential, graphs_of(labelled), groups)
     error_table({data.stem: p})

@@ -299,3 +299,16 @@ def test_new_refuses_to_replace_a_file(equitorch: Command, water_file: Path, tmp
     assert (tmp_path / "w.yaml").read_text() == "mine"
     assert equitorch("new", "w.yaml", "--data", "water.xyz", "--full", "--force").code == 0
     assert "warmup" in (tmp_path / "w.yaml").read_text()
+
+
+def test_evaluate_reads_units_as_the_training_did(
+    equitorch: Command, run_folder: Path, water_file: Path
+) -> None:
+    """The same numbers in kcal/mol are other energies in eV: they must not be taken for eV."""
+    plain = equitorch("evaluate", run_folder, water_file).out
+    config = f"data:\n  train: {water_file}\n  energy_unit: kcal/mol\n"
+    (run_folder / "config.yaml").write_text(config, encoding="utf-8")
+    answer = equitorch("evaluate", run_folder, water_file)
+    assert answer.code == 0, answer.err
+    assert "read in kcal/mol, as in training" in answer.out
+    assert answer.out.splitlines()[-3] != plain.splitlines()[-3]
