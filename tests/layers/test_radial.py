@@ -222,3 +222,15 @@ def test_does_not_choose_a_table_that_is_too_coarse():
     f.basis.coeff.fill_(-1e6)
     assert f._knots_for(d) is None
     torch.testing.assert_close(f(d), f.evaluate(d))
+
+
+def test_hands_no_subnormal_numbers_to_matrix_products():
+    """They are a hundred times slower than others, and Gaussians far from their centres are full of them."""
+    network = MLP([32, 8, 4], activate_last=True)
+    f = RadialFunction(ExpNormBasis(32, CUTOFF), network, CosineCutoff(CUTOFF), cutoff=CUTOFF).float()
+    d = torch.linspace(0.01, CUTOFF, 4000)
+    tiny = torch.finfo(torch.float32).tiny
+    plain, features = f.basis(d), f._features(d, 1)[0]
+    assert ((plain != 0) & (plain.abs() < tiny)).any(), "else this test proves nothing"
+    assert not ((features != 0) & (features.abs() < tiny)).any()
+    torch.testing.assert_close(features[0], plain)
