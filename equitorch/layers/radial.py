@@ -102,7 +102,7 @@ class RadialFunction(nn.Module):
         if self.knots is None or d.dtype != torch.float32 or traced(d) or not fused(d):
             return None
         knots = math.ceil(self.cutoff / _SPACING)
-        if torch.is_grad_enabled() and any(w.requires_grad for w in self.parameters()):
+        if _learns(self):
             return knots if d.shape[0] > _WORTH * knots else None
         return self._fine.get((self,), knots, lambda: self._fine_enough(knots))
 
@@ -127,7 +127,7 @@ class RadialFunction(nn.Module):
         return RadialFunction(*parts, cutoff=self.cutoff, knots=None).double()
 
     def _table(self, knots: int) -> Tensor:
-        if torch.is_grad_enabled() and any(w.requires_grad for w in self.parameters()):
+        if _learns(self):
             return self._build(knots)
         return self._twin()._build(knots).to(self._like().dtype)
 
@@ -155,7 +155,7 @@ class RadialFunction(nn.Module):
         path[1:2] = 1
         features = jet(self.basis, path)
         # Far out, Gaussians are subnormal numbers, with which matrix products are a hundred times slower.
-        features = features.where(features.abs() > 1e6 * torch.finfo(d.dtype).tiny, 0.0)
+        features = features.masked_fill(features.abs() < 1e6 * torch.finfo(d.dtype).tiny, 0.0)  # NaN stays
         return features, jet(self.envelope, path)
 
     def _network(self, features: Tensor, factor: Tensor) -> Tensor:
@@ -173,6 +173,11 @@ class RadialFunction(nn.Module):
         return f"cutoff={self.cutoff:g}, " + ("exact" if self.knots is None else f"knots={self.knots}")
 
 
+def _learns(module: nn.Module) -> bool:
+    """Whether what the module computes now is to be differentiated with respect to its weights."""
+    return torch.is_grad_enabled() and any(w.requires_grad for w in module.parameters())
+
+
 class _Kept:
     """A result that is computed again when a weight of the modules it depends on has changed."""
 
@@ -182,7 +187,7 @@ class _Kept:
 
     def get(self, modules: tuple[nn.Module, ...], options: object, compute: Callable[[], Any]) -> Any:
         weights = [w for module in modules for w in (*module.parameters(), *module.buffers())]
-        if torch.is_grad_enabled() and any(w.requires_grad for w in weights):
+        if any(map(_learns, modules)):
             return compute()  # with history
         version = options, [(id(w), w.data_ptr(), w._version, w.dtype, w.device) for w in weights]
         if self.version != version:

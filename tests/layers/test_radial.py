@@ -234,3 +234,15 @@ def test_hands_no_subnormal_numbers_to_matrix_products():
     assert ((plain != 0) & (plain.abs() < tiny)).any(), "else this test proves nothing"
     assert not ((features != 0) & (features.abs() < tiny)).any()
     torch.testing.assert_close(features[0], plain)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_never_hides_that_a_number_is_none(dtype):
+    """Neither a distance nor a weight of the basis that is NaN may come out as a number."""
+    f, d = function(knots=None).to(dtype), distances(3).to(dtype)
+    d[1] = float("nan")
+    for out in (f(d), f(d.clone().requires_grad_())):
+        assert out[1].isnan().all()
+        assert out[[0, 2]].isfinite().all()
+    f.basis.betas.data.fill_(float("nan"))
+    assert f(d).isnan().all()
