@@ -7,6 +7,7 @@ from equitorch.layers.activation import normalize2mom as normalize2mom
 from equitorch.layers.activation import ssp as ssp
 from equitorch.layers.batch_norm import BatchNorm as BatchNorm
 from equitorch.layers.constant import Constant as Constant
+from equitorch.layers.convolution import EquivariantConvolution as EquivariantConvolution
 from equitorch.layers.cutoff import CosineCutoff as CosineCutoff
 from equitorch.layers.cutoff import PolynomialCutoff as PolynomialCutoff
 from equitorch.layers.dropout import Dropout as Dropout

@@ -16,6 +16,7 @@ class Constant(nn.Module):
 
     Args:
         exact: the value, in float64, on a device that holds data.
+        wide: stay float64, whatever the module is converted to.
 
     >>> Constant(torch.tensor(1 / 3, dtype=torch.float64)).float().double().value.item()
     0.3333333333333333
@@ -23,15 +24,17 @@ class Constant(nn.Module):
 
     value: Tensor
 
-    def __init__(self, exact: Tensor) -> None:
+    def __init__(self, exact: Tensor, *, wide: bool = False) -> None:
         super().__init__()
         self.exact = exact.detach().to("cpu", torch.float64)
-        value = self.exact.to(torch.get_default_device(), torch.get_default_dtype())
+        self.wide = wide
+        dtype = torch.float64 if wide else torch.get_default_dtype()
+        value = self.exact.to(torch.get_default_device(), dtype)
         self.register_buffer("value", value, persistent=False)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)
-        self.value = self.exact.to(self.value)
+        self.value = self.exact.to(self.value.device, self.exact.dtype if self.wide else self.value.dtype)
         return self
 
     def extra_repr(self) -> str:

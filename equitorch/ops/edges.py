@@ -73,6 +73,36 @@ class EdgePlan(NamedTuple):
         pair_edge = torch.stack([count, torch.full_like(count, -1)], dim=1)
         return self._replace(pair=count, pair_edge=pair_edge)
 
+    def walks(self) -> list[Tensor]:
+        """The walks as :func:`walks` gives them."""
+        count = torch.arange(self.source.shape[0], device=self.source.device)
+        receiver = self.source, self.target, self.row_ptr, count
+        return [*receiver, self.sender_ptr, self.sender_edge, self.pair, self.pair_edge]
+
+
+def walks(edge_index: Tensor, num_nodes: int) -> list[Tensor]:
+    """How to walk over edges in any order, each a pair of its own.
+
+    Args:
+        edge_index: source and target of each edge. Shape (2, edges).
+        num_nodes: number of nodes.
+
+    Returns:
+        source, target, where each target's edges begin in the list of edges by target, that list, the same
+        two for sources, the pair of each edge, and the edges of each pair.
+
+    >>> [w.tolist() for w in walks(torch.tensor([[1, 0], [1, 0]]), 2)[2:4]]
+    [[0, 1, 2], [1, 0]]
+    """
+    source, target = edge_index.unbind()
+    ends = []
+    for index in (target, source):
+        order = torch.argsort(index, stable=True)
+        ends += [_starts(index[order], num_nodes), order]
+    count = torch.arange(target.shape[0], device=target.device)
+    pair_edge = torch.stack([count, torch.full_like(count, -1)], dim=1)
+    return [source.contiguous(), target.contiguous(), *ends, count, pair_edge]
+
 
 def _starts(index: Tensor, count: int) -> Tensor:
     """Where each value 0..count-1 begins in the ascending ``index``. Shape (count + 1,)."""
