@@ -15,6 +15,7 @@ from equitorch.layers.embedding import ElementEmbedding as ElementEmbedding
 from equitorch.layers.extract import Extract as Extract
 from equitorch.layers.extract import ExtractIr as ExtractIr
 from equitorch.layers.gate import Gate as Gate
+from equitorch.layers.identity import Identity as Identity
 from equitorch.layers.linear import Linear as Linear
 from equitorch.layers.mlp import MLP as MLP
 from equitorch.layers.mlp import FullyConnectedNet as FullyConnectedNet
@@ -33,6 +34,13 @@ from equitorch.layers.readout import ScalarReadout as ScalarReadout
 from equitorch.layers.readout import TensorReadout as TensorReadout
 from equitorch.layers.readout import VectorReadout as VectorReadout
 from equitorch.layers.readout import pool as pool
+from equitorch.layers.so3_grid import SO3Activation as SO3Activation
+from equitorch.layers.so3_grid import SO3Grid as SO3Grid
+from equitorch.layers.sphere import FromS2Grid as FromS2Grid
+from equitorch.layers.sphere import S2Activation as S2Activation
+from equitorch.layers.sphere import ToS2Grid as ToS2Grid
+from equitorch.layers.spherical_harmonics import SphericalHarmonics as SphericalHarmonics
+from equitorch.layers.spherical_harmonics import SphericalHarmonicsAlphaBeta as SphericalHarmonicsAlphaBeta
 from equitorch.layers.tensornet import TensorEmbedding as TensorEmbedding
 from equitorch.layers.tensornet import TensorInteraction as TensorInteraction
 from equitorch.layers.tensornet import TensorLinear as TensorLinear

@@ -22,7 +22,6 @@ def wigner_3j(
     l1: int,
     l2: int,
     l3: int,
-    *,
     dtype: torch.dtype = torch.float64,
     device: torch.device | str | None = "cpu",
 ) -> Tensor:
@@ -74,19 +73,26 @@ def su2_generators(l: int) -> Tensor:
     return torch.tensor(_complex_generators(l), device="cpu")
 
 
-def change_basis_real_to_complex(l: int) -> Tensor:
+def change_basis_real_to_complex(
+    l: int, dtype: torch.dtype = torch.float64, device: torch.device | str | None = "cpu"
+) -> Tensor:
     r"""The unitary matrix that turns real components of degree l into complex ones: z = Q x.
 
     Includes the phase :math:`(-i)^l`, which makes all 3j symbols real.
 
+    Args:
+        l: the degree.
+        dtype: of the real and imaginary parts.
+        device: of the result.
+
     Shape:
-        -> (2 l + 1, 2 l + 1), complex128
+        -> (2 l + 1, 2 l + 1), complex
 
     >>> Q = change_basis_real_to_complex(2)
     >>> torch.allclose(Q.conj().T @ Q, torch.eye(5, dtype=Q.dtype))
     True
     """
-    return torch.tensor(_real_to_complex(l), device="cpu")
+    return torch.tensor(_real_to_complex(l), dtype=dtype.to_complex(), device=device)
 
 
 def so3_generators(l: int) -> Tensor:

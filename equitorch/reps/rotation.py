@@ -43,8 +43,8 @@ def rand_quaternion(*shape: int, **factory: Unpack[Factory]) -> Tensor:
 def rand_angles(*shape: int, **factory: Unpack[Factory]) -> tuple[Tensor, Tensor, Tensor]:
     """Euler angles of Haar-random rotations: three tensors of shape (*shape)."""
     grad = factory.pop("requires_grad", False)
-    alpha, gamma = (2 * math.pi * torch.rand(*shape, **factory) for _ in range(2))
-    beta = (2 * torch.rand(*shape, **factory) - 1).acos()
+    alpha, gamma = (2 * math.pi * torch.rand(shape, **factory) for _ in range(2))
+    beta = (2 * torch.rand(shape, **factory) - 1).acos()
     return alpha.requires_grad_(grad), beta.requires_grad_(grad), gamma.requires_grad_(grad)
 
 
@@ -56,18 +56,29 @@ def rand_axis_angle(*shape: int, **factory: Unpack[Factory]) -> tuple[Tensor, Te
 
 
 def identity_quaternion(
-    *shape: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    *shape: int,
+    requires_grad: bool = False,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
 ) -> Tensor:
     """The quaternion of no rotation: shape (*shape, 4)."""
-    return torch.eye(4, dtype=dtype, device=device)[0].repeat(*shape, 1)
+    q = torch.eye(4, dtype=dtype, device=device)[0].repeat(*shape, 1)
+    return q.requires_grad_(requires_grad)
 
 
 def identity_angles(
-    *shape: int, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+    *shape: int,
+    requires_grad: bool = False,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The Euler angles of no rotation: three zeros of shape (*shape)."""
-    zero = torch.zeros(shape, dtype=dtype, device=device)
-    return zero, zero.clone(), zero.clone()
+    alpha, beta, gamma = (torch.zeros(shape, dtype=dtype, device=device) for _ in range(3))
+    return (
+        alpha.requires_grad_(requires_grad),
+        beta.requires_grad_(requires_grad),
+        gamma.requires_grad_(requires_grad),
+    )
 
 
 def compose_angles(

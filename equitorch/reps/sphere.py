@@ -8,6 +8,7 @@ in alpha.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -146,18 +147,54 @@ def legendre(lmax: int, beta: Tensor) -> Tensor:
     >>> legendre(1, torch.tensor(0.0))  # at the pole only m = 0 is left
     tensor([0.2821, 0.0000, 0.4886, 0.0000])
     """
-    z, s = beta.cos(), beta.sin()
-    table: dict[tuple[int, int], Tensor] = {(0, 0): torch.full_like(beta, math.sqrt(0.25 / math.pi))}
-    for m in range(lmax + 1):
+    return legendre_at(range(lmax + 1), beta.cos(), beta.sin())
+
+
+def legendre_at(ls: Iterable[int], y: Tensor, s: Tensor) -> Tensor:
+    """As ``legendre``, as polynomials of y = cos(beta) and s = sin(beta), of the degrees asked for.
+
+    Order m has the factor s^m and no other s, so that s = 1 leaves P_lm / s^m, a polynomial of y alone.
+
+    Shape:
+        y, s: (...) -> (..., sum of 2 l + 1)
+    """
+    ls = list(ls)
+    top = max(ls, default=0)
+    table: dict[tuple[int, int], Tensor] = {(0, 0): torch.full_like(y, math.sqrt(0.25 / math.pi))}
+    for m in range(top + 1):
         if m:
             table[m, m] = math.sqrt((2 * m + 1) / (2 * m)) * s * table[m - 1, m - 1]
-        for l in range(m + 1, lmax + 1):
+        for l in range(m + 1, top + 1):
             ahead = math.sqrt((4 * l * l - 1) / (l * l - m * m))
-            value = z * table[l - 1, m]
+            value = y * table[l - 1, m]
             if l > m + 1:
                 value = value - math.sqrt(((l - 1) ** 2 - m * m) / (4 * (l - 1) ** 2 - 1)) * table[l - 2, m]
             table[l, m] = ahead * value
-    return torch.stack([table[l, abs(m)] for l in range(lmax + 1) for m in range(-l, l + 1)], dim=-1)
+    columns = [table[l, abs(m)] for l in ls for m in range(-l, l + 1)]
+    return torch.stack(columns, dim=-1) if columns else y.new_zeros(*y.shape, 0)
+
+
+def harmonics_at(lmax: int, directions: Tensor) -> Tensor:
+    r"""The orthonormal harmonics of unit vectors, as polynomials: for constants and analysis.
+
+    .. math:: Y_{l, \pm m} = \frac{P_{lm}(y)}{s^m} \sqrt2 \, \{\Re, \Im\} (z + i x)^m
+
+    ``equitorch.ops.spherical_harmonics`` is the fast one.
+
+    Shape:
+        directions: (..., 3) -> (..., (lmax + 1)^2)
+
+    >>> harmonics_at(1, torch.tensor([0.0, 0.0, 1.0]))
+    tensor([0.2821, 0.0000, 0.0000, 0.4886])
+    """
+    x, y, z = directions.unbind(-1)
+    even, odd = [torch.ones_like(x)], [torch.zeros_like(x)]
+    for _ in range(lmax):
+        even, odd = [*even, z * even[-1] - x * odd[-1]], [*odd, z * odd[-1] + x * even[-1]]
+    wave = [math.sqrt(2) * w for w in odd[:0:-1]] + [even[0]] + [math.sqrt(2) * w for w in even[1:]]
+    columns = [lmax + m for l in range(lmax + 1) for m in range(-l, l + 1)]
+    polar = legendre_at(range(lmax + 1), y, torch.ones_like(y))
+    return polar * torch.stack([wave[column] for column in columns], dim=-1)
 
 
 def waves(lmax: int, alpha: Tensor) -> Tensor:
