@@ -42,7 +42,9 @@ class EquivariantConvolution(nn.Module):
     Shape:
         x: (nodes, irreps_in.dim, channels), y: (edges, irreps_filter.dim), weight: (edges, paths, channels),
         edge_index: (2, edges), source and target, in any order -> (nodes, irreps_out.dim, channels).
-        With an ``EdgePlan`` in place of ``edge_index`` the weights are those of its undirected pairs.
+        With an ``EdgePlan`` in place of ``edge_index`` the weights are those of its undirected pairs. With
+        projection: (H, paths, channels), the last layer of a radial network, weight is its input (edges, H),
+        and the weights themselves are never stored.
 
     Raises:
         ValueError: if an irrep of the result is named twice, or the operands do not belong together.
@@ -101,10 +103,18 @@ class EquivariantConvolution(nn.Module):
         ]
         return Coupling.from_paths(self.irreps_in, self.irreps_filter, self.irreps_out, scaled)
 
-    def forward(self, x: Tensor, y: Tensor, weight: Tensor, edge_index: Tensor | EdgePlan) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        y: Tensor,
+        weight: Tensor,
+        edge_index: Tensor | EdgePlan,
+        *,
+        projection: Tensor | None = None,
+    ) -> Tensor:
         lists = [getattr(self, name) for name in _FORM]
         form = [part.value if isinstance(part, Constant) else part for part in lists]
-        return convolution(x, y, weight, edge_index, form, self.dims)
+        return convolution(x, y, weight, edge_index, form, self.dims, projection=projection)
 
     def extra_repr(self) -> str:
         return (

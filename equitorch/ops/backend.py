@@ -14,16 +14,17 @@ _HAS_NUMBA = importlib.util.find_spec("numba") is not None
 _fused_allowed = True
 
 
-def fused(*operands: Tensor) -> bool:
+def fused(*operands: Tensor, half: bool = False) -> bool:
     """Whether these operands go to a fused kernel: all on one device that has one, and nobody forbade it.
 
-    Half precision on the CPU, and everything inside ``torch.func`` transforms, runs by the reference.
+    Half precision on the CPU, unless ``half`` says that the kernel takes it, and everything inside
+    ``torch.func`` transforms runs by the reference.
     """
     if not _fused_allowed or torch._C._functorch.peek_interpreter_stack() is not None:
         return False
     if all(x.is_cuda for x in operands):
         return _HAS_TRITON
-    wide = all(x.dtype in (torch.float32, torch.float64) for x in operands if x.is_floating_point())
+    wide = half or all(x.dtype in (torch.float32, torch.float64) for x in operands if x.is_floating_point())
     return _HAS_NUMBA and wide and all(x.device.type == "cpu" for x in operands)
 
 

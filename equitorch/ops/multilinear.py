@@ -38,6 +38,7 @@ class Multilinear:
         fake: shape of the result: ``fake(open_slot, operands, plan, sizes)`` with an empty tensor.
         cpu: imports and returns the fused CPU kernel; called at first use.
         cuda: imports and returns the fused CUDA kernel; called at first use.
+        half: the CPU kernel takes operands of half precision, too.
     """
 
     def __init__(
@@ -48,8 +49,9 @@ class Multilinear:
         fake: Kernel,
         cpu: Callable[[], Kernel] | None = None,
         cuda: Callable[[], Kernel] | None = None,
+        half: bool = False,
     ) -> None:
-        self.name, self.reference = name, reference
+        self.name, self.reference, self._half = name, reference, half
         self._kernels = {"cpu": cpu, "cuda": cuda}
         self._loaded: dict[str, Kernel] = {}
         schema = f"{name}(Tensor[] operands, int open_slot, Tensor[] plan, int[] sizes) -> Tensor"
@@ -61,6 +63,7 @@ class Multilinear:
             lib=_LIB,
         )
         torch.library.register_autograd(f"equitorch::{name}", self._backward, setup_context=_keep, lib=_LIB)
+        torch.library.register_vmap(f"equitorch::{name}", self._vmap, lib=_LIB)
         self.op = getattr(torch.ops.equitorch, name).default
 
     def __call__(
@@ -86,7 +89,7 @@ class Multilinear:
     def _kernel(self, operands: list[Tensor]) -> Kernel | None:
         kind = operands[0].device.type
         load = self._kernels.get(kind)
-        if load is None or not fused(*operands):
+        if load is None or not fused(*operands, half=self._half):
             return None
         if kind not in self._loaded:
             self._loaded[kind] = load()
@@ -96,6 +99,23 @@ class Multilinear:
         self, operands: list[Tensor], open_slot: int, plan: list[Tensor], sizes: list[int]
     ) -> Tensor:
         return (self._kernel(operands) or self.reference)(open_slot, operands, plan, sizes)
+
+    def _vmap(
+        self,
+        info: Any,
+        dims: tuple[Any, ...],
+        operands: list[Tensor],
+        open_slot: int,
+        plan: list[Tensor],
+        sizes: list[int],
+    ) -> tuple[Tensor, int]:
+        """One call for each member of the batch: the plan says how items belong together, not the batch."""
+        out = []
+        for n in range(info.batch_size):
+            xs = [x if d is None else x.select(d, n) for x, d in zip(operands, dims[0], strict=True)]
+            ps = [p if d is None else p.select(d, n) for p, d in zip(plan, dims[2], strict=True)]
+            out.append(self.op(xs, open_slot, ps, sizes))
+        return torch.stack(out), 0
 
     def _backward(self, ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         saved = list(ctx.saved_tensors)
@@ -141,7 +161,9 @@ def with_derivatives(
     wanted = [(x, derivative) for x, derivative in derivatives if x.requires_grad]
     if not wanted or not torch.is_grad_enabled():
         return value
-    return _Sum.apply((value,), *[_Lazy.apply(x, derivative, value.shape) for x, derivative in wanted])
+    return _Sum.apply(
+        (value,), *[_Lazy.apply(x, derivative, value.shape, value.dtype) for x, derivative in wanted]
+    )
 
 
 class _Lazy(torch.autograd.Function):
@@ -151,13 +173,15 @@ class _Lazy(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, derivative: Callable[[Tensor], Tensor], shape: torch.Size) -> Tensor:
+    def forward(
+        ctx: Any, x: Tensor, derivative: Callable[[Tensor], Tensor], shape: torch.Size, dtype: torch.dtype
+    ) -> Tensor:
         ctx.derivative = derivative
-        return x.new_zeros(()).expand(shape)
+        return x.new_zeros((), dtype=dtype).expand(shape)  # in x's type the cotangent would be rounded to it
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        return ctx.derivative(grad), None, None
+        return ctx.derivative(grad), None, None, None
 
 
 class _Sum(torch.autograd.Function):

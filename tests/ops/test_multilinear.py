@@ -64,6 +64,13 @@ def test_is_a_well_formed_operator(case):
     torch.library.opcheck(form.op, ([a, b], 2, [plan], []))
 
 
+@pytest.mark.parametrize("dim", [0, 1])
+def test_maps_its_operator_over_a_batch(case, dim):
+    a, b, plan = (t.detach() for t in case)
+    both = torch.vmap(lambda a: form.op([a, b], 2, [plan], []), in_dims=dim)(torch.stack([a, 2 * a], dim))
+    torch.testing.assert_close(both[1], 2 * form(2, [a, b], [plan]))
+
+
 def test_with_derivatives_means_what_it_is_told():
     x = torch.tensor(3.0, requires_grad=True)
     y = with_derivatives(x.detach() ** 2, [(x, lambda grad: 5 * grad)])  # a lie, to see it believed

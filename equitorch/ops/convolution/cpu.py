@@ -5,28 +5,44 @@ Loops over channels start at zero and do several terms at once, for the reason g
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
+import torch
 from numba import prange
 from torch import Tensor
 
 from equitorch.ops.convolution.form import LISTS
-from equitorch.ops.convolution.reference import FEATURE, RESULT, WALKS, WEIGHT, fake, weight_dtype
+from equitorch.ops.convolution.reference import (
+    FEATURE,
+    FILTER,
+    LATENT,
+    PROJECTION,
+    RESULT,
+    WALKS,
+    WEIGHT,
+    fake,
+    projected_fake,
+)
 from equitorch.ops.numba_jit import array, jit_pair, jit_part
+
+_CHUNK = 1 << 20  # bytes of weights that exist at a time, for each thread: half of a second-level cache
 
 
 def convolution(open_slot: int, operands: list[Tensor], plan: list[Tensor], sizes: list[int]) -> Tensor:
-    """Same contract as ``reference.convolution``; weights of half precision are widened first."""
-    kept = operands[0] if open_slot else operands[1]
-    out = fake(open_slot, operands, plan, sizes).to(kept.dtype)
+    """Same contract as ``reference.convolution``; operands of half precision are widened first."""
+    wide = _wide(operands[0])
+    out = fake(open_slot, operands, plan, sizes)
     if out.numel() == 0:
         return out
-    arrays = [array(x.to(kept.dtype)) for x in operands]
+    dtype, out = out.dtype, out.to(wide)
+    arrays = [array(x.to(wide)) for x in operands]
     source, target, row_ptr, receiver_edge, sender_ptr, sender_edge, pair, pair_edge = map(
         array, plan[:WALKS]
     )
     transposed = open_slot == FEATURE
     lists = plan[WALKS + LISTS :] if transposed else plan[WALKS : WALKS + LISTS]
-    form = [*map(array, lists[:-1]), array(lists[-1].to(kept.dtype))]
+    form = [*map(array, lists[:-1]), array(lists[-1].to(wide))]
     work = 2 * source.size * form[3].size * operands[-1].shape[-1]
     if open_slot == RESULT:
         x, y, w = arrays
@@ -37,11 +53,90 @@ def convolution(open_slot: int, operands: list[Tensor], plan: list[Tensor], size
     elif open_slot == WEIGHT:
         x, y, g = arrays
         _weights(x, y, g, source, target, pair_edge, *form, array(out), work=work)
-        return out.to(weight_dtype(kept, sizes))
     else:
         x, w, g = arrays
         _filters(x, w, g, source, target, pair, *form, array(out), work=2 * work)
+    return out.to(dtype)
+
+
+def _wide(x: Tensor) -> torch.dtype:
+    return x.dtype if x.dtype in (torch.float32, torch.float64) else torch.float32
+
+
+def projected_convolution(
+    open_slot: int, operands: list[Tensor], plan: list[Tensor], sizes: list[int]
+) -> Tensor:
+    """Same contract as ``reference.projected_convolution``; weights exist for a chunk of edges at a time."""
+    wide = _wide(operands[0])
+    if operands[0].dtype != wide:
+        widened = [x.to(wide) for x in operands]
+        return projected_convolution(open_slot, widened, plan, sizes).to(operands[0].dtype)
+    out = projected_fake(open_slot, operands, plan, sizes).zero_()
+    channels, paths = operands[-1].shape[-1], sizes[3]
+    width = channels * paths
+    if 0 in (out.numel(), plan[0].numel(), width):
+        return out
+    operands = [x.contiguous() for x in operands]
+    count = max(16, torch.get_num_threads() * _CHUNK // (width * out.element_size()))
+    if open_slot in (LATENT, PROJECTION):
+        _project_back(open_slot, operands, plan, sizes, count, out)
+        return out
+    latent, matrix = operands[-3:-1] if open_slot != 4 else operands[-2:]
+    matrix, source, target, pair = matrix.flatten(1), plan[0], plan[1], plan[6]
+    transposed = open_slot == FEATURE
+    lists = plan[WALKS + LISTS :] if transposed else plan[WALKS : WALKS + LISTS]
+    form = [*map(array, lists[:-1]), array(lists[-1].to(out.dtype))]
+    start, listed = (plan[4], plan[5]) if transposed else (plan[2], plan[3])
+    if open_slot == FILTER:
+        start, listed = (torch.arange(source.shape[0] + 1), torch.arange(source.shape[0]))
+    walk = [(rows, listed[start[rows.start] : start[rows.stop]]) for rows in _pieces(start, count)]
+    longest = max(edges.shape[0] for _, edges in walk)
+    weights, order = out.new_empty(longest, width), torch.arange(longest)
+    for rows, edges in walk:
+        s, t, q = source[edges], target[edges], pair[edges]
+        weight = torch.mm(latent[q], matrix, out=weights[: s.shape[0]])
+        w, local = array(weight.view(-1, paths, channels)), array(order[: s.shape[0]])
+        work = 2 * weight.numel() * form[3].size
+        if open_slot == FILTER:
+            ends = array(s), array(t)
+            _filters(
+                array(operands[0]), w, array(operands[-1]), *ends, local, *form, array(out[rows]), work=work
+            )
+            continue
+        features, filters, other = (operands[-1], operands[0], t) if transposed else (*operands[:2], s)
+        begin = array(start[rows.start : rows.stop + 1] - start[rows.start])
+        walked = array(other), begin, local, local
+        _gather(array(features), array(filters[edges]), w, *walked, *form, array(out[rows]), work=work)
     return out
+
+
+def _pieces(start: Tensor, count: int) -> Iterator[slice]:
+    """Rows that follow one another and have at most ``count`` edges, or are single."""
+    low, rows = 0, start.shape[0] - 1
+    while low < rows:
+        high = int(torch.searchsorted(start, start[low] + count, right=True)) - 1
+        high = min(max(high, low + 1), rows)
+        yield slice(low, high)
+        low = high
+
+
+def _project_back(
+    open_slot: int, operands: list[Tensor], plan: list[Tensor], sizes: list[int], count: int, out: Tensor
+) -> None:
+    x, y, other, g = operands
+    source, target, pair_edge = array(plan[0]), array(plan[1]), plan[7]
+    lists = plan[WALKS : WALKS + LISTS]
+    form = [*map(array, lists[:-1]), array(lists[-1].to(out.dtype))]
+    weights = out.new_empty(min(count, pair_edge.shape[0]), sizes[3], x.shape[2])
+    for low in range(0, pair_edge.shape[0], count):
+        edges = pair_edge[low : low + count]
+        weight = weights[: edges.shape[0]]
+        work = 2 * weight.numel() * form[3].size
+        _weights(array(x), array(y), array(g), source, target, array(edges), *form, array(weight), work=work)
+        if open_slot == LATENT:
+            torch.mm(weight.flatten(1), other.flatten(1).T, out=out[low : low + count])
+        else:
+            out.flatten(1).addmm_(other[low : low + count].T, weight.flatten(1))
 
 
 @jit_pair

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from equitorch.ops.convolution.reference import RESULT, WEIGHT_TYPES, fake
+from equitorch.ops.convolution.reference import RESULT, WEIGHT_TYPES, fake, projected_fake
 from equitorch.ops.convolution.reference import convolution as reference
+from equitorch.ops.convolution.reference import projected_convolution as projected_reference
 from equitorch.ops.edges import EdgePlan, walks
 from equitorch.ops.multilinear import Kernel, Multilinear
 
@@ -18,7 +19,16 @@ def _cpu() -> Kernel:
     return kernel
 
 
-_convolution = Multilinear("convolution", reference=reference, fake=fake, cpu=_cpu)
+def _projected_cpu() -> Kernel:
+    from equitorch.ops.convolution.cpu import projected_convolution as kernel  # imports Numba
+
+    return kernel
+
+
+_convolution = Multilinear("convolution", reference=reference, fake=fake, cpu=_cpu, half=True)
+_projected = Multilinear(
+    "projected_convolution", reference=projected_reference, fake=projected_fake, cpu=_projected_cpu, half=True
+)
 
 
 def convolution(
@@ -28,52 +38,76 @@ def convolution(
     edges: Tensor | EdgePlan,
     form: Sequence[Tensor],
     dims: tuple[int, int, int, int],
+    *,
+    projection: Tensor | None = None,
 ) -> Tensor:
     r"""Couple each neighbour's features with the filter of its edge, weigh every path, sum at the receiver.
 
     .. math::
         g_{i k c} = \sum_{e: j \to i} \sum_p w_{e p c} \sum_{i' j'} T^p_{i' j' k} \, x_{j i' c} \, y_{e j'}
 
-    Only the operands are kept for the backward pass, and no message is ever stored.
+    Only the operands are kept for the backward pass, and no message is ever stored. Nor are the weights, if
+    they are given by fewer numbers: :math:`w_{e p c} = \sum_h v_{e h} \, P_{h p c}`.
 
     Args:
         x: features of the nodes.
         y: filters of the edges, without channels.
-        weight: of each edge, or of each undirected pair of an ``EdgePlan``; bfloat16 and float16 are allowed
-            beside wider x and y.
+        weight: w of each edge, or of each undirected pair of an ``EdgePlan``; or v, with ``projection``.
+            w may be of half precision (bfloat16, float16) beside wider x and y.
         edges: source and target of each edge, in any order, or their plan.
         form: ``form_lists`` of the coupling T and of the one with its first and last slots exchanged.
         dims: rows of x, of y and of the result, and number of paths.
+        projection: P, the last layer of a radial network.
 
     Shape:
-        x: (nodes, I, channels), y: (edges, J), weight: (edges, paths, channels), edges: (2, edges)
-        -> (nodes, K, channels)
+        x: (nodes, I, channels), y: (edges, J), weight: (edges, paths, channels) or (edges, H),
+        edges: (2, edges), projection: (H, paths, channels) -> (nodes, K, channels)
 
     Raises:
         ValueError: if the operands do not belong together.
     """
-    rows, filters, _, paths = dims
-    shapes = f"x {tuple(x.shape)}, y {tuple(y.shape)}, weight {tuple(weight.shape)}"
-    if x.ndim != 3 or x.shape[1] != rows or y.ndim != 2 or y.shape[1] != filters:
+    if isinstance(edges, EdgePlan):
+        walk = edges.walks()
+    elif edges.ndim == 2 and edges.shape[0] == 2:
+        walk = walks(edges, x.shape[0])
+    else:
         raise ValueError(
-            f"convolution expects x of shape (nodes, {rows}, channels) and y of shape (edges, {filters}), "
-            f"got {shapes}"
+            "a convolution expects edge_index of shape (2, edges), source and target, "
+            f"got {tuple(edges.shape)}"
         )
-    count, pairs = (
-        (edges.source.shape[0], edges.num_pairs)
-        if isinstance(edges, EdgePlan)
-        else (edges.shape[-1], edges.shape[-1])
-    )
-    if y.shape[0] != count or tuple(weight.shape) != (pairs, paths, x.shape[2]):
-        raise ValueError(
-            f"convolution expects y for each of {count} edges and weight of shape "
-            f"({pairs}, {paths}, {x.shape[2]}), got {shapes}"
-        )
-    if x.dtype != y.dtype or (weight.dtype != x.dtype and weight.dtype.itemsize > 2):
-        raise ValueError(
-            f"convolution expects x, y and weight of one type, or a weight of half precision, "
-            f"got {x.dtype}, {y.dtype} and {weight.dtype}"
-        )
-    walk = edges.walks() if isinstance(edges, EdgePlan) else walks(edges, x.shape[0])
+    _check(x, y, weight, walk, dims, projection)
     sizes = [*dims, WEIGHT_TYPES.index(weight.dtype)]
-    return _convolution(RESULT, [x, y, weight], [*walk, *form], sizes)
+    if projection is None:
+        return _convolution(RESULT, [x, y, weight], [*walk, *form], sizes)
+    return _projected(RESULT + 1, [x, y, weight, projection], [*walk, *form], sizes)
+
+
+def _check(
+    x: Tensor,
+    y: Tensor,
+    weight: Tensor,
+    walk: list[Tensor],
+    dims: tuple[int, int, int, int],
+    projection: Tensor | None,
+) -> None:
+    edges, nodes, pairs = walk[0].shape[0], walk[2].shape[0] - 1, walk[7].shape[0]
+    latent = weight.shape[-1]
+    expected: dict[str, tuple[int, ...]] = {"x": (nodes, dims[0], x.shape[-1]), "y": (edges, dims[1])}
+    given = {"x": x, "y": y, "weight": weight}
+    expected["weight"] = (pairs, dims[3], x.shape[-1]) if projection is None else (pairs, latent)
+    if projection is not None:
+        given["projection"], expected["projection"] = projection, (latent, dims[3], x.shape[-1])
+    for name, shape in expected.items():
+        if tuple(given[name].shape) != shape:
+            raise ValueError(
+                f"a convolution of {nodes} nodes along {edges} edges expects {name} of shape {shape}, "
+                f"got {tuple(given[name].shape)}"
+            )
+    if projection is None and weight.dtype in WEIGHT_TYPES[2:]:
+        given.pop("weight")
+    types = {t.dtype for t in given.values()}
+    if len(types) > 1 or x.dtype not in WEIGHT_TYPES:
+        raise ValueError(
+            "a convolution expects operands of one floating point type (only weight may be of half precision "
+            f"beside others), got {', '.join(f'{name} {t.dtype}' for name, t in given.items())}"
+        )
