@@ -19,6 +19,9 @@ from equitorch.layers.identity import Identity as Identity
 from equitorch.layers.linear import Linear as Linear
 from equitorch.layers.mlp import MLP as MLP
 from equitorch.layers.mlp import FullyConnectedNet as FullyConnectedNet
+from equitorch.layers.nequip import GatedConvolution as GatedConvolution
+from equitorch.layers.nequip import SelfConnection as SelfConnection
+from equitorch.layers.nequip import SmoothBessel as SmoothBessel
 from equitorch.layers.norm import LayerNorm as LayerNorm
 from equitorch.layers.norm import Norm as Norm
 from equitorch.layers.norm import RMSNorm as RMSNorm
@@ -28,6 +31,7 @@ from equitorch.layers.radial import tables as tables
 from equitorch.layers.radial_basis import BesselBasis as BesselBasis
 from equitorch.layers.radial_basis import ExpNormBasis as ExpNormBasis
 from equitorch.layers.radial_basis import GaussianBasis as GaussianBasis
+from equitorch.layers.radial_basis import bessel as bessel
 from equitorch.layers.radial_basis import soft_one_hot_linspace as soft_one_hot_linspace
 from equitorch.layers.radial_basis import soft_unit_step as soft_unit_step
 from equitorch.layers.readout import ScalarReadout as ScalarReadout
@@ -41,6 +45,8 @@ from equitorch.layers.sphere import S2Activation as S2Activation
 from equitorch.layers.sphere import ToS2Grid as ToS2Grid
 from equitorch.layers.spherical_harmonics import SphericalHarmonics as SphericalHarmonics
 from equitorch.layers.spherical_harmonics import SphericalHarmonicsAlphaBeta as SphericalHarmonicsAlphaBeta
+from equitorch.layers.tensor_product import TensorProduct as TensorProduct
+from equitorch.layers.symmetric_contraction import SymmetricContraction as SymmetricContraction
 from equitorch.layers.tensornet import TensorEmbedding as TensorEmbedding
 from equitorch.layers.tensornet import TensorInteraction as TensorInteraction
 from equitorch.layers.tensornet import TensorLinear as TensorLinear

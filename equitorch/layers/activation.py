@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -117,12 +118,12 @@ def normalize2mom(activation: str | Function, *, exact: bool = False) -> Normali
 
     .. math:: z \mapsto c f(z), \qquad c = \langle f(z)^2 \rangle_{z \sim N(0, 1)}^{-1/2}
 
-    Functions that e3nn's networks use keep e3nn's constants (good to 1e-3) so that its weights can be loaded;
-    every other constant is integrated to machine precision. A constant within 1e-4 of one is one.
+    The constant is e3nn's, so that its weights can be loaded: an estimate, good to 1e-3, from a million
+    samples of a fixed seed. ``exact`` integrates it to machine precision. A constant within 1e-4 of one is one.
 
     Args:
         activation: a name or a function of a tensor.
-        exact: integrate the constant also where e3nn's is known.
+        exact: the exact constant and not e3nn's; layers call this ``e3nn_compat=False``.
 
     Raises:
         ValueError: if the function vanishes, or its second moment is infinite.
@@ -137,13 +138,17 @@ def normalize2mom(activation: str | Function, *, exact: bool = False) -> Normali
     if isinstance(function, NormalizedActivation):
         return function
     known = None if exact else _known_constant(function)
-    constant = known if known is not None else _second_moment(function) ** -0.5
+    constant = known if known is not None else _positive(_second_moment(function, exact)) ** -0.5
     return NormalizedActivation(function, 1.0 if abs(constant - 1) < 1e-4 else constant)
 
 
-def _evaluate(function: Function, x: np.ndarray | Sequence[float]) -> Tensor:
+def _evaluate(function: Function, x: np.ndarray | Sequence[float] | Tensor) -> Tensor:
     with torch.no_grad():
-        return function(torch.as_tensor(x, dtype=torch.float64)).to("cpu", torch.float64)
+        x = torch.as_tensor(x, dtype=torch.float64, device="cpu")
+        if isinstance(function, nn.Module):
+            placed = next(itertools.chain(function.parameters(), function.buffers()), None)
+            x = x if placed is None else x.to(placed.device)
+        return function(x).to("cpu", torch.float64)
 
 
 def _known_constant(function: Function) -> float | None:
@@ -156,12 +161,22 @@ def _known_constant(function: Function) -> float | None:
     return None
 
 
-def _second_moment(function: Function) -> float:
-    """The mean of f(z)^2 by Gauss-Legendre quadrature on each side of zero, where many have a kink."""
+def _second_moment(function: Function, exact: bool) -> float:
+    """The mean of f(z)^2 by Gauss-Legendre quadrature on each side of zero, where many have a kink.
+
+    Otherwise the mean over e3nn's samples.
+    """
+    if not exact:
+        generator = torch.Generator().manual_seed(0)
+        sample = torch.randn(1_000_000, generator=generator, dtype=torch.float64, device="cpu")
+        return float(_evaluate(function, sample).square().mean())
     node, weight = np.polynomial.legendre.leggauss(200)
     z = np.concatenate([-6 * (1 - node), 6 * (1 + node)])
     density = np.exp(-z * z / 2) / math.sqrt(2 * math.pi) * 6 * np.concatenate([weight, weight])
-    moment = float((_evaluate(function, z) ** 2 * torch.as_tensor(density)).sum())
+    return float((_evaluate(function, z) ** 2 * torch.as_tensor(density, device="cpu")).sum())
+
+
+def _positive(moment: float) -> float:
     if not (math.isfinite(moment) and moment > 0):
         raise ValueError(
             f"normalize2mom expects a function with a finite, positive second moment, got {moment}"
@@ -190,6 +205,7 @@ class Activation(nn.Module):
     Args:
         irreps_in: how the rows of the feature transform.
         acts: one function, name or None for each block of ``irreps_in``; None leaves a block as it is.
+        e3nn_compat: scale the functions by e3nn's constants, which are estimates, and not by the exact ones.
 
     Shape:
         x: (..., irreps_in.dim, channels) -> (..., irreps_out.dim, channels)
@@ -204,7 +220,9 @@ class Activation(nn.Module):
     16x0e+2x0e+1x1o
     """
 
-    def __init__(self, irreps_in: Irreps | str, acts: Sequence[str | Function | None]) -> None:
+    def __init__(
+        self, irreps_in: Irreps | str, acts: Sequence[str | Function | None], *, e3nn_compat: bool = True
+    ) -> None:
         super().__init__()
         self.irreps_in = Irreps(irreps_in)
         if len(acts) != len(self.irreps_in):
@@ -212,19 +230,20 @@ class Activation(nn.Module):
                 f"Activation({self.irreps_in}) expects one function a block, "
                 f"{len(self.irreps_in)}, got {len(acts)}"
             )
-        self.acts = nn.ModuleList([nn.Identity() if act is None else normalize2mom(act) for act in acts])
+        scaled = [None if act is None else normalize2mom(act, exact=not e3nn_compat) for act in acts]
+        self.acts = nn.ModuleList([nn.Identity() if act is None else act for act in scaled])
         self.sizes = [mul * ir.dim for mul, ir in self.irreps_in]
         self.irreps_out = Irreps(
             [
-                (mul, ir if act is None else _parity_after(ir, normalize2mom(act)))
-                for (mul, ir), act in zip(self.irreps_in, acts, strict=True)
+                (mul, ir if act is None else _parity_after(ir, act))
+                for (mul, ir), act in zip(self.irreps_in, scaled, strict=True)
             ]
         )
 
     def forward(self, x: Tensor) -> Tensor:
         expect_rows("Activation", self.irreps_in, x)
-        if len(self.acts) == 1:
-            return self.acts[0](x)
+        if len(self.acts) < 2:
+            return self.acts[0](x) if self.acts else x
         blocks = x.split(self.sizes, dim=-2)
         return torch.cat([act(block) for act, block in zip(self.acts, blocks, strict=True)], dim=-2)
 
@@ -257,12 +276,12 @@ class NormActivation(nn.Module):
     where the norm is not below ``epsilon`` with ``normalize``, so the gradient is finite at x = 0.
 
     Args:
-        irreps: how the rows of the feature transform.
-        function: the function of the norm, by name or as a callable; used as it is, not rescaled.
-        normalize: divide by the norm, so that the result has norm ``function(|x|)``.
+        irreps_in: how the rows of the feature transform.
+        scalar_nonlinearity: the function of the norm, by name or as a callable; used as it is, not rescaled.
+        normalize: divide by the norm, so that the result has the function of the norm as its norm.
         epsilon: smallest norm; 1e-8 unless given. Only with ``normalize``.
-        channels: with a bias: channels of the feature.
         bias: learn a shift of the norm for each irrep and channel.
+        channels: with a bias: channels of the feature.
 
     Shape:
         x: (..., irreps.dim, channels) -> (..., irreps.dim, channels)
@@ -279,13 +298,13 @@ class NormActivation(nn.Module):
 
     def __init__(
         self,
-        irreps: Irreps | str,
-        function: str | Function,
-        *,
+        irreps_in: Irreps | str,
+        scalar_nonlinearity: str | Function,
         normalize: bool = True,
         epsilon: float | None = None,
-        channels: int | None = None,
         bias: bool = False,
+        *,
+        channels: int | None = None,
     ) -> None:
         super().__init__()
         if epsilon is not None and not (normalize and epsilon > 0):
@@ -295,11 +314,11 @@ class NormActivation(nn.Module):
             )
         if bias and channels is None:
             raise ValueError("NormActivation(bias=True) expects the number of channels, got channels=None")
-        self.irreps, self.normalize = Irreps(irreps), normalize
-        self.epsilon = 1e-8 if epsilon is None else epsilon
-        self.function = activation_function(function)
-        self.norm = Norm(self.irreps, squared=normalize)
-        shape = (self.irreps.num_irreps, channels or 0)
+        self.irreps = self.irreps_in = self.irreps_out = Irreps(irreps_in)
+        self.normalize, self.epsilon = normalize, 1e-8 if epsilon is None else epsilon
+        self.function = activation_function(scalar_nonlinearity)
+        self.norm = Norm(self.irreps_in, squared=normalize)
+        shape = (self.irreps_in.num_irreps, channels or 0)
         self.biases = nn.Parameter(torch.zeros(shape)) if bias else None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -307,7 +326,7 @@ class NormActivation(nn.Module):
         if self.normalize:
             norm = norm.clamp(min=self.epsilon**2).sqrt()
         scale = self.function(norm if self.biases is None else norm + self.biases)
-        return scale_irreps(self.irreps, x, scale / norm if self.normalize else scale)
+        return scale_irreps(self.irreps_in, x, scale / norm if self.normalize else scale)
 
     def extra_repr(self) -> str:
-        return f"{self.irreps}, normalize={self.normalize}"
+        return f"{self.irreps_in}, normalize={self.normalize}"

@@ -80,6 +80,8 @@ class BatchNorm(nn.Module):
                 f"BatchNorm({self.irreps}) expects x of shape (batch, ..., {rows[0]}, {rows[1]}), "
                 f"got {tuple(x.shape)}"
             )
+        if x.numel() == 0:  # no statistics, and none to be spoilt
+            return x
         fields = x.reshape(x.shape[0], -1, *rows)
         from_batch = self.training or self.instance
         if self.scalars:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from equitorch.layers.rows import expect_rows, scale_irreps
@@ -11,14 +12,15 @@ from equitorch.reps import Irreps
 class Dropout(nn.Module):
     """In training, zero each irrep of each channel with probability p, and divide the others by 1 - p.
 
-    All rows of an irrep stay or go together, so the map commutes with rotations for every draw.
+    All rows of an irrep stay or go together, so the map commutes with rotations for every draw. One draw
+    serves all axes between the first, the batch, and the rows. It is e3nn's for the same state of the generator.
 
     Args:
         irreps: how the rows of the feature transform.
         p: probability to drop.
 
     Shape:
-        x: (..., irreps.dim, channels) -> the same
+        x: (batch, ..., irreps.dim, channels) -> the same
 
     Raises:
         ValueError: if ``p`` is no probability, or ``x`` does not have ``irreps.dim`` rows.
@@ -26,7 +28,6 @@ class Dropout(nn.Module):
     Source:
         Srivastava et al. 2014, https://jmlr.org/papers/v15/srivastava14a.html.
 
-    >>> import torch
     >>> Dropout("0e+1o", p=0.5).eval()(torch.ones(4, 1)).sum()
     tensor(4.)
     """
@@ -41,8 +42,15 @@ class Dropout(nn.Module):
         expect_rows("Dropout", self.irreps, x)
         if not self.training or self.p == 0:
             return x
-        ones = x.new_ones(*x.shape[:-2], self.irreps.num_irreps, x.shape[-1])
-        return scale_irreps(self.irreps, x, nn.functional.dropout(ones, self.p))
+        batch, channels = x.shape[:1] if x.ndim > 2 else (), x.shape[-1]
+        draws = [self._draw(x, (*batch, mul * channels)) for mul, _ in self.irreps]
+        kept = torch.cat(draws, dim=-1).view(*batch, *[1] * (x.ndim - 3), -1, channels) if draws else x
+        return scale_irreps(self.irreps, x, kept.expand(*x.shape[:-2], -1, -1))
+
+    def _draw(self, x: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if self.p == 1:
+            return x.new_zeros(shape)
+        return x.new_empty(shape).bernoulli_(1 - self.p).div_(1 - self.p)
 
     def extra_repr(self) -> str:
         return f"{self.irreps}, p={self.p:g}"

@@ -18,6 +18,7 @@ class Extract(nn.Module):
         irreps_in: how the rows of the feature transform.
         irreps_outs: the irreps of each part.
         instructions: for each part, which blocks of ``irreps_in`` it is made of, in order.
+        squeeze_out: if there is one part only, return it and not a tuple.
 
     Shape:
         x: (..., irreps_in.dim, channels) -> tuple of (..., irreps_outs[i].dim, channels)
@@ -38,8 +39,10 @@ class Extract(nn.Module):
         irreps_in: Irreps | str,
         irreps_outs: Sequence[Irreps | str],
         instructions: Sequence[Sequence[int]],
+        squeeze_out: bool = False,
     ) -> None:
         super().__init__()
+        self.squeeze_out = squeeze_out
         self.irreps_in = Irreps(irreps_in)
         self.irreps_outs = tuple(Irreps(irreps) for irreps in irreps_outs)
         if len(self.irreps_outs) != len(instructions):
@@ -56,13 +59,14 @@ class Extract(nn.Module):
         self.instructions = tuple(tuple(chosen) for chosen in instructions)
         self._sizes = [mul * ir.dim for mul, ir in blocks]
 
-    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, x: Tensor) -> tuple[Tensor, ...] | Tensor:
         expect_rows("Extract", self.irreps_in, x)
         blocks = x.split(self._sizes, dim=-2)
-        return tuple(
+        parts = tuple(
             torch.cat([blocks[i] for i in chosen], dim=-2) if chosen else x[..., :0, :]
             for chosen in self.instructions
         )
+        return parts[0] if self.squeeze_out and len(parts) == 1 else parts
 
     def extra_repr(self) -> str:
         return f"{self.irreps_in} -> {', '.join(map(str, self.irreps_outs))}"
@@ -86,8 +90,5 @@ class ExtractIr(Extract):
         irreps, wanted = Irreps(irreps_in), Irrep(ir)
         chosen = [i for i, (_, found) in enumerate(irreps) if found == wanted]
         self_out = Irreps([list(irreps)[i] for i in chosen])
-        super().__init__(irreps, [self_out], [chosen])
+        super().__init__(irreps, [self_out], [chosen], squeeze_out=True)
         self.irreps_out = self_out
-
-    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
-        return super().forward(x)[0]

@@ -29,6 +29,7 @@ class Gate(nn.Module):
         irreps_gates: scalars that become factors, one for each gated irrep.
         act_gates: one function, name or None for each block of them.
         irreps_gated: what they multiply.
+        e3nn_compat: scale the functions by e3nn's constants, which are estimates, and not by the exact ones.
 
     Shape:
         x: (..., irreps_in.dim, channels) -> (..., irreps_out.dim, channels)
@@ -51,18 +52,21 @@ class Gate(nn.Module):
         irreps_gates: Irreps | str,
         act_gates: Sequence[str | Function | None],
         irreps_gated: Irreps | str,
+        *,
+        e3nn_compat: bool = True,
     ) -> None:
         super().__init__()
         scalars, gates, gated = Irreps(irreps_scalars), Irreps(irreps_gates), Irreps(irreps_gated)
         for name, group in (("irreps_scalars", scalars), ("irreps_gates", gates)):
-            if any(ir.l for _, ir in group):
+            if any(mul and ir.l for mul, ir in group):
                 raise ValueError(f"Gate expects {name} to hold scalars (0e, 0o) only, got {group}")
         if gates.num_irreps != gated.num_irreps:
             raise ValueError(
                 f"Gate expects one gate for each gated irrep, got {gates.num_irreps} gates ({gates}) for "
                 f"{gated.num_irreps} gated irreps ({gated})"
             )
-        self.act_scalars, self.act_gates = Activation(scalars, act_scalars), Activation(gates, act_gates)
+        self.act_scalars = Activation(scalars, act_scalars, e3nn_compat=e3nn_compat)
+        self.act_gates = Activation(gates, act_gates, e3nn_compat=e3nn_compat)
         self.irreps_in, (self._scalars, self._gates, self._gated) = _sorted_input(scalars, gates, gated)
         self.irreps_gated = gated
         self.irreps_out = self.act_scalars.irreps_out + Irreps(

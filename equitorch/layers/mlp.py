@@ -70,6 +70,7 @@ class FullyConnectedNet(nn.Module):
         variance_in: mean square of the input.
         variance_out: wanted mean square of the output.
         out_act: apply the activation after the last map too.
+        e3nn_compat: scale φ by e3nn's constant, which is an estimate, and not by the exact one.
 
     Shape:
         x: (..., hs[0]) -> (..., hs[-1])
@@ -88,15 +89,16 @@ class FullyConnectedNet(nn.Module):
         self,
         hs: Sequence[int],
         act: str | Function | None = None,
-        *,
         variance_in: float = 1.0,
         variance_out: float = 1.0,
         out_act: bool = False,
+        *,
+        e3nn_compat: bool = True,
     ) -> None:
         super().__init__()
         self.hs = list(hs)
         self.count = len(self.hs) - 1
-        scaled = None if act is None else normalize2mom(act)
+        scaled = None if act is None else normalize2mom(act, exact=not e3nn_compat)
         for i, (h_in, h_out) in enumerate(pairwise(self.hs)):
             last = i == self.count - 1
             layer = _Layer(

@@ -18,7 +18,7 @@ class Norm(nn.Module):
     with gradient zero at x = 0. Squared norms are smooth there and cheaper.
 
     Args:
-        irreps: how the rows of the feature transform.
+        irreps_in: how the rows of the feature transform.
         squared: leave the root out.
 
     Shape:
@@ -31,26 +31,28 @@ class Norm(nn.Module):
     tensor([2., 5.])
     """
 
-    def __init__(self, irreps: Irreps | str, *, squared: bool = False) -> None:
+    def __init__(self, irreps_in: Irreps | str, squared: bool = False) -> None:
         super().__init__()
-        self.irreps, self.squared = Irreps(irreps), squared
-        self.irreps_out = Irreps([(self.irreps.num_irreps, (0, int(self.irreps.group == "O(3)")))])
+        self.irreps_in, self.squared = Irreps(irreps_in).simplify(), squared
+        self.irreps = self.irreps_in
+        invariant = (0, int(self.irreps_in.group == "O(3)"))
+        self.irreps_out = Irreps([(self.irreps_in.num_irreps, invariant)]).simplify()
 
     def forward(self, x: Tensor) -> Tensor:
-        expect_rows("Norm", self.irreps, x)
-        blocks = (x * x).split([mul * ir.dim for mul, ir in self.irreps], dim=-2)
+        expect_rows("Norm", self.irreps_in, x)
+        blocks = (x * x).split([mul * ir.dim for mul, ir in self.irreps_in], dim=-2)
         sums = [
             block if ir.dim == 1 else block.unflatten(-2, (mul, ir.dim)).sum(-2)
-            for (mul, ir), block in zip(self.irreps, blocks, strict=True)
+            for (mul, ir), block in zip(self.irreps_in, blocks, strict=True)
         ]
-        square = torch.cat(sums, dim=-2)
+        square = torch.cat(sums, dim=-2) if sums else x
         if self.squared:
             return square
         positive = square > 0
         return torch.where(positive, torch.where(positive, square, 1.0).sqrt(), 0.0)
 
     def extra_repr(self) -> str:
-        return f"{self.irreps}, squared={self.squared}"
+        return f"{self.irreps_in}, squared={self.squared}"
 
 
 class LayerNorm(nn.Module):

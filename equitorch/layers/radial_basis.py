@@ -163,6 +163,31 @@ def soft_unit_step(x: Tensor) -> Tensor:
     return torch.where(positive, torch.exp(-1 / torch.where(positive, x, 1.0)), 0.0)
 
 
+def bessel(x: Tensor, n: int, x_max: float = 1.0) -> Tensor:
+    r"""The standing waves of a sphere as a function: see :class:`BesselBasis`.
+
+    .. math:: B_k(x) = \sqrt{2 / c} \, \sin(k \pi x / c) / x, \qquad \int_0^c x^2 B_k B_j \, dx = \delta_{kj}
+
+    Args:
+        x: distances.
+        n: how many functions.
+        x_max: the radius c.
+
+    Shape:
+        x: (...) -> (..., n)
+
+    Raises:
+        ValueError: unless ``n >= 1`` and ``x_max > 0``.
+
+    >>> bessel(torch.tensor([0.0, 0.5]), 2, 2.0)
+    tensor([[1.5708, 3.1416],
+            [1.4142, 2.0000]])
+    """
+    _check("bessel", n, 0.0, x_max)
+    wave = math.pi / x_max * torch.arange(1, n + 1, dtype=x.dtype, device=x.device)
+    return math.sqrt(2 / x_max) * wave * _sinc(x[..., None] * wave)
+
+
 def soft_one_hot_linspace(
     x: Tensor, start: float, end: float, number: int, basis: str = "smooth_finite", cutoff: bool = True
 ) -> Tensor:

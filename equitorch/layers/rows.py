@@ -44,7 +44,7 @@ def scale_irreps(irreps: Irreps, x: Tensor, factor: Tensor) -> Tensor:
         block * f if ir.dim == 1 or mul == 1 else _each(block, mul, ir.dim, f)
         for (mul, ir), block, f in zip(irreps, blocks, factors, strict=True)
     ]
-    return torch.cat(scaled, dim=-2)
+    return torch.cat(scaled, dim=-2) if scaled else x
 
 
 def _each(block: Tensor, mul: int, dim: int, factor: Tensor) -> Tensor:
@@ -66,4 +66,4 @@ def shift_scalars(irreps: Irreps, x: Tensor, shift: Tensor) -> Tensor:
         if ir.is_scalar():
             blocks[k] = blocks[k] + shift[..., used : used + mul, :]
             used += mul
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-2)
+    return torch.cat(blocks, dim=-2) if len(blocks) > 1 else blocks[0] if blocks else x

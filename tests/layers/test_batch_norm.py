@@ -4,9 +4,13 @@ import itertools
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from equitorch.layers import BatchNorm
+from equitorch.reps import common_channels, from_e3nn, rows_of, to_e3nn
 from equitorch.testing import assert_equivariant
+from tests.strategies import flat_irreps, random, seeds
 
 SPEC = "2x0e+3x1o+0o+0e+2e"
 
@@ -92,3 +96,42 @@ def test_says_what_it_expected():
         BatchNorm("0e", 1, reduce="sum")
     with pytest.raises(ValueError, match=r"expects x of shape \(batch, \.\.\., 4, 8\), got \(4, 8\)"):
         BatchNorm("0e+1o", 8)(torch.ones(4, 8))
+
+
+@given(
+    flat_irreps,
+    st.booleans(),
+    st.booleans(),
+    st.booleans(),
+    st.sampled_from(["mean", "max"]),
+    st.sampled_from(["component", "norm"]),
+    st.sampled_from([(), (3,), (2, 2)]),
+    seeds,
+)
+def test_is_e3nns_batch_norm(spec, affine, include_bias, instance, reduce, normalization, between, seed):
+    """In training twice, then in evaluation: outputs, gradients, running averages, the state both ways."""
+    nn = pytest.importorskip("e3nn.nn")
+    spec, given_spec = spec.remove_zero_multiplicities(), spec  # on which e3nn's breaks
+    options = {"affine": affine, "include_bias": include_bias, "instance": instance, "reduce": reduce}
+    options |= {"normalization": normalization, "eps": 1e-3, "momentum": 0.3}
+    theirs = nn.BatchNorm(str(spec), **options).double()
+    ours = BatchNorm(rows_of(given_spec), common_channels(spec), **options).double()
+    for parameter in theirs.parameters():
+        torch.nn.init.normal_(parameter)
+    ours.load_state_dict(theirs.state_dict())
+    for step, training in enumerate((True, True, False)):
+        x = random(seed + step, 4, *between, spec.dim).requires_grad_()
+        y = theirs.train(training)(x)
+        z = to_e3nn(ours.train(training)(from_e3nn(x, spec)), spec)
+        torch.testing.assert_close(z, y, rtol=1e-10, atol=1e-10)
+        (dy,), (dz,) = (torch.autograd.grad(out.sin().sum(), x) for out in (y, z))
+        torch.testing.assert_close(dz, dy, rtol=1e-9, atol=1e-9)
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value)
+
+
+def test_keeps_its_averages_when_a_batch_is_empty():
+    layer = BatchNorm("0e+1o", 2)
+    assert layer(torch.ones(0, 4, 2)).shape == (0, 4, 2)
+    assert layer(torch.ones(3, 0, 4, 2)).shape == (3, 0, 4, 2)
+    assert torch.equal(layer.running_var, torch.ones(4))

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from equitorch.layers import Dropout
-from equitorch.reps import Irreps
+from equitorch.reps import Irreps, from_e3nn, rows_of, to_e3nn
 from equitorch.testing import assert_equivariant
+from tests.strategies import flat_irreps, random, seeds
 
 SPEC = "2x0e+2x1o+2e"
 
@@ -57,3 +60,15 @@ def test_says_what_it_expected():
         Dropout(SPEC, 2)
     with pytest.raises(ValueError, match=r"expects x of shape \(\.\.\., 13, channels\), got \(4, 8\)"):
         Dropout(SPEC, 0.5)(torch.ones(4, 8))
+
+
+@given(flat_irreps, st.sampled_from([0.0, 0.3, 0.8, 1.0]), st.sampled_from([(), (3,), (2, 3)]), seeds)
+def test_is_e3nns_dropout_for_the_same_seed(spec, p, between, seed):
+    nn = pytest.importorskip("e3nn.nn")
+    theirs, ours = nn.Dropout(str(spec), p), Dropout(rows_of(spec), p)
+    x = random(seed, 4, *between, spec.dim)
+    torch.manual_seed(seed)
+    y = theirs(x)
+    torch.manual_seed(seed)
+    torch.testing.assert_close(to_e3nn(ours(from_e3nn(x, spec)), spec), y)
+    assert torch.equal(ours.eval()(from_e3nn(x, spec)), from_e3nn(theirs.eval()(x), spec))

@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from equitorch.layers import Gate
-from equitorch.reps import Irreps
+from equitorch.reps import Irreps, from_e3nn, rows_of, to_e3nn
 from equitorch.testing import assert_equivariant
+from tests.strategies import flat_entry, random, seeds
 
 CASES = [
     ("16x0e", ["silu"], "8x0e", ["sigmoid"], "8x1o"),
@@ -69,3 +72,52 @@ def test_says_what_it_expected():
         Gate("0e", ["silu"], "1o", ["silu"], "1o")
     with pytest.raises(ValueError, match=r"expects x of shape \(\.\.\., 5, channels\), got \(2, 4, 1\)"):
         Gate("0e", ["silu"], "0e", ["silu"], "1o")(torch.ones(2, 4, 1))
+
+
+scalars = st.lists(
+    st.tuples(
+        st.sampled_from([0, 2, 4]), st.sampled_from(["0e", "0o"]), st.sampled_from([torch.tanh, torch.abs])
+    )
+)
+
+
+@st.composite
+def gates(draw):
+    """Arguments of a gate, multiplicities all even; the gates cut the gated irreps at places of their own."""
+    kept = draw(scalars)
+    gated = [(2 * mul, ir) for mul, ir in draw(st.lists(flat_entry, max_size=3))]
+    left, cuts = sum(mul for mul, _ in gated), []
+    while left:
+        mul = 2 * draw(st.integers(1, left // 2))
+        cuts.append((mul, *draw(st.sampled_from([("0e", "sigmoid"), ("0o", "tanh"), ("0e", "silu")]))))
+        left -= mul
+    return (
+        Irreps([(mul, ir) for mul, ir, _ in kept]),
+        [act for _, _, act in kept],
+        Irreps([(mul, ir) for mul, ir, _ in cuts]),
+        [act for _, _, act in cuts],
+        Irreps(gated),
+    )
+
+
+@given(gates(), st.sampled_from([1, 2]), seeds)
+def test_is_e3nns_gate(case, channels, seed):
+    nn = pytest.importorskip("e3nn.nn")
+    scalars, act_scalars, gates, act_gates, gated = case
+    if not gated.dim or (len(scalars) and not scalars.dim):  # on which e3nn's breaks
+        return
+    theirs = nn.Gate(str(scalars), functions(act_scalars), str(gates), functions(act_gates), str(gated))
+    rows = [rows_of(group, channels) for group in (scalars, gates, gated)]
+    ours = Gate(rows[0], act_scalars, rows[1], act_gates, rows[2])
+    flat_in, flat_out = Irreps(str(theirs.irreps_in)), Irreps(str(theirs.irreps_out))
+    assert ours.irreps_in == rows_of(flat_in, channels)
+    assert ours.irreps_out == rows_of(flat_out, channels)
+    x = random(seed, 2, 3, flat_in.dim)
+    y = to_e3nn(ours(from_e3nn(x, flat_in, channels)), flat_out)
+    torch.testing.assert_close(y, theirs(x), rtol=1e-12, atol=1e-12)
+
+
+def test_takes_exact_constants_where_asked():
+    x = torch.randn(3, 4, 2, dtype=torch.float64)
+    near, exact = (Gate("0e", ["silu"], "", [], "", e3nn_compat=compat)(x[:, :1]) for compat in (True, False))
+    torch.testing.assert_close(near / exact, torch.full_like(near, 1.6791767923989418 / 1.6765324703310909))

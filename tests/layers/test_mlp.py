@@ -4,8 +4,11 @@ import math
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from equitorch.layers import MLP, FullyConnectedNet
+from tests.strategies import random, seeds
 
 
 def test_means_affine_maps_with_an_activation_between():
@@ -60,3 +63,28 @@ def test_says_what_it_expected():
     with pytest.raises(ValueError, match=r"got 'sulu'"):
         MLP([4, 1], "sulu")
     assert math.isfinite(FullyConnectedNet([2, 2])(torch.ones(2)).sum().item())
+
+
+@given(
+    st.lists(st.integers(1, 6), min_size=2, max_size=5),
+    st.sampled_from([torch.nn.functional.silu, torch.sin, torch.tanh]),
+    st.floats(0.1, 5),
+    st.floats(0.1, 5),
+    st.booleans(),
+    seeds,
+)
+def test_is_e3nns_fully_connected_net(hs, act, variance_in, variance_out, out_act, seed):
+    nn = pytest.importorskip("e3nn.nn")
+    theirs = nn.FullyConnectedNet(hs, act, variance_in, variance_out, out_act).double()
+    ours = FullyConnectedNet(hs, act, variance_in, variance_out, out_act).double()
+    ours.load_state_dict(theirs.state_dict())
+    x = random(seed, 2, 3, hs[0])
+    torch.testing.assert_close(ours(x), theirs(x), rtol=1e-11, atol=1e-11)
+    theirs.load_state_dict(ours.state_dict())
+
+
+def test_takes_the_exact_constant_where_asked():
+    x = torch.randn(5, 2, dtype=torch.float64)
+    net = FullyConnectedNet([2, 1], "relu", out_act=True, e3nn_compat=False).double()
+    expected = (x @ net.layer0.weight / 2**0.5).relu() * 2**0.5
+    torch.testing.assert_close(net(x), expected, rtol=1e-9, atol=0)

@@ -5,10 +5,13 @@ import pathlib
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from equitorch.layers import LayerNorm, Norm, RMSNorm
-from equitorch.reps import Irreps
+from equitorch.reps import Irreps, common_channels, from_e3nn, rows_of, to_e3nn
 from equitorch.testing import assert_equivariant
+from tests.strategies import flat_irreps, random, seeds
 
 SPEC = "2x0e+0o+2x1o+1e+0e+2e"
 LAYERS = [
@@ -143,3 +146,13 @@ def test_says_what_it_expected():
         RMSNorm("1o", 8)(torch.ones(2, 4, 8))
     with pytest.raises(ValueError, match=r"Norm\(1x1o\) expects x of shape \(\.\.\., 3, channels\)"):
         Norm("1o")(torch.ones(4, 8))
+
+
+@given(flat_irreps, st.booleans(), seeds)
+def test_is_e3nns_norm(spec, squared, seed):
+    o3 = pytest.importorskip("e3nn.o3")
+    theirs, ours = o3.Norm(str(spec), squared), Norm(rows_of(spec), squared)
+    x = random(seed, 2, 3, spec.dim)
+    invariants = Irreps([(mul, (0, 1)) for mul, _ in spec])
+    torch.testing.assert_close(to_e3nn(ours(from_e3nn(x, spec)), invariants), theirs.double()(x))
+    assert ours.irreps_out == rows_of(Irreps(str(theirs.irreps_out)), common_channels(spec))

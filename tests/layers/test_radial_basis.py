@@ -5,7 +5,14 @@ import math
 import pytest
 import torch
 
-from equitorch.layers import BesselBasis, ExpNormBasis, GaussianBasis, soft_one_hot_linspace, soft_unit_step
+from equitorch.layers import (
+    BesselBasis,
+    ExpNormBasis,
+    GaussianBasis,
+    bessel,
+    soft_one_hot_linspace,
+    soft_unit_step,
+)
 from tests.layers.test_cutoff import derivatives
 
 BASES = [ExpNormBasis(6, 5.0), ExpNormBasis(6, 5.0, lower=0.5), GaussianBasis(6, 5.0), BesselBasis(6, 5.0)]
@@ -111,10 +118,22 @@ def test_soft_one_hot_agrees_with_e3nn(kind, cutoff):
     math_ = pytest.importorskip("e3nn.math")
     x = torch.linspace(-0.4001, 2.6, 61, dtype=torch.float64)
     ours = soft_one_hot_linspace(x, 0.2, 2.1, 5, kind, cutoff)
-    theirs = math_.soft_one_hot_linspace(x, 0.2, 2.1, 5, basis=kind, cutoff=cutoff)
-    torch.testing.assert_close(ours, theirs.double(), rtol=1e-6, atol=1e-7)  # e3nn has a float32 constant
-    if kind != "smooth_finite":
-        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
+    torch.set_default_dtype(torch.float64)  # e3nn has a constant in the default dtype
+    try:
+        theirs = math_.soft_one_hot_linspace(x, 0.2, 2.1, 5, basis=kind, cutoff=cutoff)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("n", [1, 4])
+def test_bessel_is_e3nns(n):
+    math_ = pytest.importorskip("e3nn.math")
+    x = torch.linspace(0, 3, 13, dtype=torch.float64).view(1, 13)
+    torch.testing.assert_close(bessel(x, n, 2.5), math_.bessel(x, n, 2.5), rtol=1e-12, atol=1e-13)
+    assert bessel(x[:, :0], n).shape == (1, 0, n)
+    with pytest.raises(ValueError, match=r"bessel expects count >= 1 .* got count=0"):
+        bessel(x, 0)
 
 
 @pytest.mark.parametrize("cutoff", [True, False])
