@@ -1,0 +1,325 @@
+"""The tensor product of two features along chosen paths."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from equitorch.layers.instructions import Instruction, normalized, read_instructions
+from equitorch.layers.product_plan import Call, Operand, Part, Side, make_plan
+from equitorch.ops.bilinear import Bilinear
+from equitorch.reps import Irreps, common_channels, rows_of
+
+Weights = Tensor | Sequence[Tensor] | None
+Variance = Iterable[float] | Tensor | None
+
+
+class TensorProduct(nn.Module):
+    r"""The tensor product of two features along chosen paths, with learned weights.
+
+    .. math:: z^{(o)}_{w k} = \sum_{p \to o} f_p \sum_{u v} W^{(p)}_{u v w} \sum_{i j} C_{ijk} \,
+        x_{u i} \, y_{v j}
+
+    where C is the unit-norm 3j symbol, f_p the factor of the path, and a mode such as ``uvu`` says which of
+    the multiplicities u, v, w are one and the same. Names, arguments, numbers and the order of the weights are
+    those of ``e3nn.o3.TensorProduct``.
+
+    Args:
+        irreps_in1: of the first operand, multiplicities included.
+        irreps_in2: of the second operand.
+        irreps_out: of the result; blocks that no path reaches are zero.
+        instructions: paths (i_in1, i_in2, i_out, mode, has_weight[, path_weight]) between blocks; modes are
+            uvw, uvu, uvv, uuw, uuu, uvuv, uvu<v and u<vw.
+        in1_var: variance of each block of the first operand; 1 if not given.
+        in2_var: variance of each block of the second operand.
+        out_var: variance that each block of the result shall have.
+        irrep_normalization: "component" (default), "norm" or "none": what is of order one in an irrep.
+        path_normalization: "element" (default): all terms of a block count alike; "path": all paths; "none".
+        internal_weights: own the weights as the parameter ``weight``; by default where there are any and
+            they are shared.
+        shared_weights: one set of weights for all points (default), or one for each.
+        layout: "rows": a feature is (..., rows, channels), where the channels are the greatest common divisor
+            of the multiplicities of that feature; "e3nn": it is (..., irreps.dim).
+
+    Shape:
+        x: (..., rows_of(irreps_in1).dim, common_channels(irreps_in1)), y the same with ``irreps_in2``
+        -> (..., rows_of(irreps_out).dim, common_channels(irreps_out)).
+        With layout "e3nn" (..., irreps_in1.dim), (..., irreps_in2.dim) -> (..., irreps_out.dim).
+        weight: (weight_numel,), or (..., weight_numel) if not shared; or a list of the weights of each path.
+        Leading axes broadcast.
+
+    Raises:
+        ValueError: if instructions and irreps do not belong together, or shapes do not fit.
+
+    Source:
+        Geiger, Smidt 2022, arXiv:2207.09453 (e3nn); conventions as in e3nn 0.6.
+
+    >>> product = TensorProduct("16x1o", "16x1o", "16x1e", [(0, 0, 0, "uuu", False)])  # 16 cross products
+    >>> product(torch.randn(10, 3, 16), torch.randn(10, 3, 16)).shape
+    torch.Size([10, 3, 16])
+    """
+
+    weight: Tensor | None
+
+    def __init__(
+        self,
+        irreps_in1: Irreps | str,
+        irreps_in2: Irreps | str,
+        irreps_out: Irreps | str,
+        instructions: Iterable[Sequence[Any]],
+        in1_var: Variance = None,
+        in2_var: Variance = None,
+        out_var: Variance = None,
+        irrep_normalization: str | None = None,
+        path_normalization: str | None = None,
+        internal_weights: bool | None = None,
+        shared_weights: bool | None = None,
+        *,
+        layout: str = "rows",
+    ) -> None:
+        super().__init__()
+        if layout not in ("rows", "e3nn"):
+            raise ValueError(f"{self._name} expects layout of rows or e3nn, got {layout!r}")
+        self.irreps_in1, self.irreps_in2, self.irreps_out = irreps = (
+            Irreps(irreps_in1),
+            Irreps(irreps_in2),
+            Irreps(irreps_out),
+        )
+        self.layout = layout
+        self.irrep_normalization = irrep_normalization or "component"
+        self.path_normalization = path_normalization or "element"
+        variances = [
+            _variances(self._name, name, given, own)
+            for name, given, own in zip(
+                ("in1", "in2", "out"), (in1_var, in2_var, out_var), irreps, strict=True
+            )
+        ]
+        self.instructions = normalized(
+            irreps,
+            read_instructions(irreps, instructions),
+            (variances[0], variances[1], variances[2]),
+            self.irrep_normalization,
+            self.path_normalization,
+        )
+        self._own_weights(internal_weights, shared_weights)
+        self._prepare()
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
+
+    def _own_weights(self, internal: bool | None, shared: bool | None) -> None:
+        """Decide who holds the weights, as e3nn does."""
+        if internal and shared is False:
+            raise ValueError(
+                f"{self._name} cannot own weights that differ from point to point: internal_weights=True "
+                "expects shared_weights=True"
+            )
+        self.shared_weights = shared is not False
+        self.weight_numel = sum(path.weights for path in self.instructions)
+        weighted = any(path.has_weight for path in self.instructions)
+        self.internal_weights = (self.shared_weights and weighted) if internal is None else internal
+        owned = self.internal_weights and self.weight_numel > 0
+        self.register_parameter("weight", nn.Parameter(torch.empty(self.weight_numel)) if owned else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the weights from N(0, 1)."""
+        if self.weight is not None:
+            nn.init.normal_(self.weight)
+
+    def _prepare(self) -> None:
+        flat = self.layout == "e3nn"
+        irreps = self.irreps_in1, self.irreps_in2, self.irreps_out
+        self._operands = tuple(Operand(own, 0 if flat else common_channels(own)) for own in irreps)
+        calls = make_plan(self._operands[:2], irreps, self.instructions, self.shared_weights)
+        self._calls = [call._replace(coupling=None) for call in calls]
+        self.products = nn.ModuleList(Bilinear(call.coupling) for call in calls)
+        self._sizes = [path.weights for path in self.instructions]
+
+    def forward(self, x: Tensor, y: Tensor, weight: Weights = None) -> Tensor:
+        w = self._flat_weight(weight)
+        self._check(x, y)
+        axes = 1 if self.layout == "e3nn" else 2
+        batch = torch.broadcast_shapes(
+            x.shape[:-axes], y.shape[:-axes], () if w is None or self.shared_weights else w.shape[:-1]
+        )
+        points = math.prod(batch)
+        x, y = (t.expand(*batch, *t.shape[-axes:]).reshape(points, *t.shape[-axes:]) for t in (x, y))
+        if w is not None and not self.shared_weights:
+            w = w.expand(*batch, -1).reshape(points, self.weight_numel)
+        out = self._product(x, y, w)
+        return out.reshape(*batch, *out.shape[1:])
+
+    def _check(self, x: Tensor, y: Tensor) -> None:
+        for name, t, own in zip("xy", (x, y), self._operands, strict=False):
+            wanted = _shape(own)
+            if t.shape[-len(wanted) :] != wanted:
+                raise ValueError(
+                    f"{self} expects {name} of shape (..., {', '.join(map(str, wanted))}), got {tuple(t.shape)}"
+                )
+
+    def _flat_weight(self, weight: Weights) -> Tensor | None:
+        if weight is None:
+            if self.weight_numel and self.weight is None:
+                raise ValueError(
+                    f"{self} does not own its weights and expects weight as an argument, got none"
+                )
+            return self.weight
+        if not isinstance(weight, Tensor):
+            weight = self._joined(weight)
+        if weight.shape[-1:] != (self.weight_numel,) or (self.shared_weights and weight.ndim != 1):
+            shape = f"({self.weight_numel},)" if self.shared_weights else f"(..., {self.weight_numel})"
+            raise ValueError(f"{self} expects weight of shape {shape}, got {tuple(weight.shape)}")
+        return weight
+
+    def _joined(self, weights: Sequence[Tensor]) -> Tensor:
+        shapes = [path.path_shape for path in self.instructions if path.has_weight]
+        if len(weights) != len(shapes):
+            raise ValueError(f"{self} expects weights of {len(shapes)} paths, got {len(weights)}")
+        flat = []
+        for w, shape in zip(weights, shapes, strict=True):
+            batch = w.shape[: w.ndim - len(shape)] if w.shape[w.ndim - len(shape) :] == shape else (-1,)
+            flat.append(
+                w.reshape(math.prod(shape)) if self.shared_weights else w.reshape(*batch, math.prod(shape))
+            )
+        return torch.cat(flat, dim=-1)
+
+    def _product(self, x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
+        weights = () if weight is None else weight.split(self._sizes, dim=-1)
+        blocks: list[list[Tensor]] = [[], []]
+        sums: list[list[Tensor]] = [[] for _ in self.irreps_out]
+        for call, product in zip(self._calls, self.products, strict=True):
+            sides = []
+            for slot, side, t in ((0, call.left, x), (1, call.right, y)):
+                if side.way == "parts" and not blocks[slot]:
+                    blocks[slot] = _blocks(t, self._operands[slot])
+                sides.append(self._side(side, t, blocks[slot], weights))
+            z = product(*sides)
+            for part, rows in zip(
+                call.results, z.split([part.rows for part in call.results], dim=1), strict=True
+            ):
+                sums[part.block].append(self._result(part, rows, weights))
+        return self._assembled(sums, x, y)
+
+    def _side(self, side: Side, t: Tensor, blocks: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
+        """One operand of a call. Shape (points, rows, channels)."""
+        if side.way == "whole":
+            return t
+        if side.way == "single":
+            return t.flatten(1).unsqueeze(2)
+        rows = [self._part(part, blocks[part.block], weights) for part in side.parts]
+        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
+
+    def _part(self, part: Part, block: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        """Rows of an operand from one of its blocks (points, dim, mul)."""
+        if part.kind == "mixed":
+            matrix = self._matrix(part, weights, left=True)
+            return (
+                _times(block, matrix).unflatten(2, (part.extra, matrix.shape[-1] // part.extra)).flatten(1, 2)
+            )
+        if part.kind == "weighted":
+            factor = torch.stack([weights[use.path] for use in part.uses], dim=-2)
+            return (block.unsqueeze(2) * factor.unsqueeze(-3)).flatten(1, 2)
+        if part.kind in ("first", "second"):
+            pairs = torch.triu_indices(block.shape[2], block.shape[2], 1, device=block.device)
+            block = block.index_select(2, pairs[0 if part.kind == "first" else 1])
+            return block * weights[part.uses[0].path].unsqueeze(-2) if part.uses else block
+        return block
+
+    def _result(self, part: Part, rows: Tensor, weights: Sequence[Tensor]) -> Tensor:
+        """A block (points, dim, mul) of the result from rows of a product."""
+        if part.kind == "mix":
+            z = rows.unflatten(1, (part.dim, part.extra)).flatten(2)
+            return _times(z, self._matrix(part, weights, left=False))
+        if part.kind in ("pairs", "swapped"):
+            rows = rows.unflatten(1, (part.dim, part.extra))
+            rows = (rows.transpose(2, 3) if part.kind == "swapped" else rows).flatten(2)
+            return rows * weights[part.uses[0].path].unsqueeze(-2) if part.uses else rows
+        return rows
+
+    def _matrix(self, part: Part, weights: Sequence[Tensor], *, left: bool) -> Tensor:
+        """The weights of a part as one matrix; ``left``: its first index is that of the operand."""
+        matrices = []
+        for path, swapped in part.uses:
+            w = weights[path].unflatten(-1, self.instructions[path].path_shape)
+            axis = w.ndim - len(self.instructions[path].path_shape)
+            w = w.transpose(axis, axis + 1) if swapped else w
+            matrices.append(w.flatten(axis + 1) if left else w.flatten(axis, -2))
+        return matrices[0] if len(matrices) == 1 else torch.cat(matrices, dim=-1 if left else -2)
+
+    def _assembled(self, sums: list[list[Tensor]], x: Tensor, y: Tensor) -> Tensor:
+        """All blocks of the result in its layout."""
+        own = self._operands[2]
+        blocks = []
+        for (mul, ir), terms in zip(own.irreps, sums, strict=True):
+            block = terms[0] if terms else x.new_zeros(x.shape[0], ir.dim, mul)
+            for term in terms[1:]:
+                block = block + term
+            if own.channels == 0:
+                block = block.transpose(1, 2).flatten(1)
+            elif mul != own.channels:
+                block = block.unflatten(2, (mul // own.channels, own.channels)).transpose(1, 2).flatten(1, 2)
+            blocks.append(block)
+        if not blocks:
+            return x.new_zeros(x.shape[0], *_shape(own))
+        out = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
+        # Without any path nothing depends on the operands: derivatives are zero, not missing.
+        return out if self._calls else out + x.flatten()[:0].sum() + y.flatten()[:0].sum()
+
+    def extra_repr(self) -> str:
+        return ""
+
+    def __repr__(self) -> str:
+        paths = sum(math.prod(path.path_shape) for path in self.instructions)
+        return (
+            f"{self._name}({self._title()} | {paths} paths | {self.weight_numel} weights | "
+            f"{self.irrep_normalization}, {self.path_normalization})"
+        )
+
+    def _title(self) -> str:
+        one, two, out = (own.irreps.simplify() for own in self._operands)
+        return f"{one} x {two} -> {out}"
+
+
+def _variances(product: str, name: str, given: Variance, irreps: Irreps) -> list[float]:
+    values = [1.0] * len(irreps) if given is None else [float(value) for value in given]
+    if len(values) != len(irreps):
+        raise ValueError(
+            f"{product} expects {name}_var of {len(irreps)} numbers, one for each block of '{irreps}', "
+            f"got {len(values)}"
+        )
+    return values
+
+
+def _shape(own: Operand) -> tuple[int, ...]:
+    return (own.irreps.dim // own.channels, own.channels) if own.channels else (own.irreps.dim,)
+
+
+def _blocks(x: Tensor, own: Operand) -> list[Tensor]:
+    """The blocks of an operand as (points, dim, mul)."""
+    if own.channels == 0:
+        parts = x.split([entry.dim for entry in own.irreps], dim=1)
+        return [
+            part.unflatten(1, (mul, ir.dim)).transpose(1, 2)
+            for part, (mul, ir) in zip(parts, own.irreps, strict=True)
+        ]
+    copies = [mul // own.channels for mul, _ in own.irreps]
+    parts = x.split([n * ir.dim for n, (_, ir) in zip(copies, own.irreps, strict=True)], dim=1)
+    return [
+        part if n == 1 else part.unflatten(1, (n, ir.dim)).transpose(1, 2).flatten(2)
+        for part, n, (_, ir) in zip(parts, copies, own.irreps, strict=True)
+    ]
+
+
+def _times(x: Tensor, matrix: Tensor) -> Tensor:
+    """Multiply channels by a matrix, one for all points or one for each: (points, dim, c) -> (.., dim, c')."""
+    if matrix.ndim == 3:
+        return torch.bmm(x, matrix)
+    if x.shape[1] == 1:
+        return (x.squeeze(1) @ matrix).unsqueeze(1)
+    return torch.bmm(x.transpose(0, 1), matrix.expand(x.shape[1], -1, -1)).transpose(0, 1)
