@@ -27,6 +27,7 @@ from equitorch.models.potential import Potential
 MODELS = {
     "tensornet": "equitorch.models.tensornet:TensorNet",
     "tensornet2": "equitorch.models.tensornet2:TensorNet2",
+    "nequip": "equitorch.models.nequip:NequIP",
 }
 
 FORMAT = 1
