@@ -45,8 +45,8 @@ from equitorch.layers.sphere import S2Activation as S2Activation
 from equitorch.layers.sphere import ToS2Grid as ToS2Grid
 from equitorch.layers.spherical_harmonics import SphericalHarmonics as SphericalHarmonics
 from equitorch.layers.spherical_harmonics import SphericalHarmonicsAlphaBeta as SphericalHarmonicsAlphaBeta
-from equitorch.layers.tensor_product import TensorProduct as TensorProduct
 from equitorch.layers.symmetric_contraction import SymmetricContraction as SymmetricContraction
+from equitorch.layers.tensor_product import TensorProduct as TensorProduct
 from equitorch.layers.tensornet import TensorEmbedding as TensorEmbedding
 from equitorch.layers.tensornet import TensorInteraction as TensorInteraction
 from equitorch.layers.tensornet import TensorLinear as TensorLinear
