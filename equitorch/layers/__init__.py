@@ -38,6 +38,7 @@ from equitorch.layers.readout import ScalarReadout as ScalarReadout
 from equitorch.layers.readout import TensorReadout as TensorReadout
 from equitorch.layers.readout import VectorReadout as VectorReadout
 from equitorch.layers.readout import pool as pool
+from equitorch.layers.reduced_tensor_products import ReducedTensorProducts as ReducedTensorProducts
 from equitorch.layers.so3_grid import SO3Activation as SO3Activation
 from equitorch.layers.so3_grid import SO3Grid as SO3Grid
 from equitorch.layers.sphere import FromS2Grid as FromS2Grid

@@ -18,6 +18,7 @@ from equitorch.reps.coupling import Coupling as Coupling
 from equitorch.reps.irreps import Irrep as Irrep
 from equitorch.reps.irreps import Irreps as Irreps
 from equitorch.reps.irreps import MulIr as MulIr
+from equitorch.reps.reduced import reduced_tensor_products as reduced_tensor_products
 from equitorch.reps.rep import ChangedBasis as ChangedBasis
 from equitorch.reps.rep import DirectSum as DirectSum
 from equitorch.reps.rep import Dual as Dual
@@ -66,6 +67,7 @@ from equitorch.reps.sphere import legendre as legendre
 from equitorch.reps.sphere import to_grid as to_grid
 from equitorch.reps.sphere import waves as waves
 from equitorch.reps.spherical_tensor import SphericalTensor as SphericalTensor
+from equitorch.reps.symmetric_power import symmetric_maps as symmetric_maps
 from equitorch.reps.wigner import wigner_D as wigner_D
 from equitorch.reps.wigner import wigner_D_all as wigner_D_all
 from equitorch.reps.wigner import wigner_D_from_angles as wigner_D_from_angles

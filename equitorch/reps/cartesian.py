@@ -53,7 +53,7 @@ class CartesianTensor:
     def __post_init__(self) -> None:
         if self.group not in ("O(3)", "SO(3)"):
             raise ValueError(f"CartesianTensor expects group 'O(3)' or 'SO(3)', got {self.group!r}")
-        if not _symmetries(self.formula) or not len(_orbit_basis(self.formula)):
+        if not index_symmetries(self.formula) or not len(_orbit_basis(self.formula)):
             raise ValueError(f"the index symmetries {self.formula!r} allow no tensor but zero")
 
     @property
@@ -157,7 +157,7 @@ def _indices(formula: str) -> str:
 
 
 @functools.cache
-def _symmetries(formula: str) -> frozenset[tuple[int, tuple[int, ...]]]:
+def index_symmetries(formula: str) -> frozenset[tuple[int, tuple[int, ...]]]:
     """The group of signed permutations that a formula generates; empty if minus the identity is one."""
     indices, *others = formula.replace(" ", "").split("=")
     if not indices.isalpha() or len(set(indices)) != len(indices):
@@ -184,7 +184,7 @@ def _symmetries(formula: str) -> frozenset[tuple[int, tuple[int, ...]]]:
 @functools.cache
 def _orbit_basis(formula: str) -> NDArray[np.float64]:
     """One orthonormal tensor for each orbit of entries that the signs do not force to zero: (dim, 3^rank)."""
-    rank, group = len(_indices(formula)), _symmetries(formula)
+    rank, group = len(_indices(formula)), index_symmetries(formula)
     seen: set[int] = set()
     rows = []
     for entry in itertools.product(range(3), repeat=rank):
@@ -216,7 +216,7 @@ def _irreps_basis(formula: str) -> list[tuple[int, NDArray[np.float64]]]:
     for l in sorted({degree for degree, _ in paths}):
         forms = np.stack([form for degree, form in paths if degree == l])  # (paths, 2 l + 1, 3^rank)
         inside = forms[:, 0] @ orbit.T  # by Schur's lemma any one component tells
-        for mix in _orthonormal_rows(inside @ inside.T):
+        for mix in orthonormal_rows(inside @ inside.T):
             found.append((l, np.tensordot(mix, forms, axes=1)))
     return found
 
@@ -234,7 +234,8 @@ def _coupled_paths(rank: int) -> list[tuple[int, NDArray[np.float64]]]:
     return sorted(paths, key=lambda path: path[0])
 
 
-def _orthonormal_rows(projector: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+def orthonormal_rows(projector: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+    """Gram and Schmidt on the rows of a projector, first coefficients positive: an orthonormal basis."""
     rows: list[NDArray[np.float64]] = []
     for row in projector:
         for other in rows:
