@@ -119,7 +119,7 @@ def normalize2mom(activation: str | Function, *, exact: bool = False) -> Normali
     .. math:: z \mapsto c f(z), \qquad c = \langle f(z)^2 \rangle_{z \sim N(0, 1)}^{-1/2}
 
     The constant is e3nn's, so that its weights can be loaded: an estimate, good to 1e-3, from a million
-    samples of a fixed seed. ``exact`` integrates it to machine precision. A constant within 1e-4 of one is one.
+    samples of a fixed seed. ``exact`` integrates it to machine precision. Within 1e-4 of one it is one.
 
     Args:
         activation: a name or a function of a tensor.

@@ -13,7 +13,7 @@ class Dropout(nn.Module):
     """In training, zero each irrep of each channel with probability p, and divide the others by 1 - p.
 
     All rows of an irrep stay or go together, so the map commutes with rotations for every draw. One draw
-    serves all axes between the first, the batch, and the rows. It is e3nn's for the same state of the generator.
+    serves all axes between the first, the batch, and the rows; with equal seeds, e3nn's draw is the same.
 
     Args:
         irreps: how the rows of the feature transform.

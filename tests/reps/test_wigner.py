@@ -145,3 +145,48 @@ def test_turns_about_any_axis():
 def test_says_what_it_expected(l, shape):
     with pytest.raises(ValueError, match=r"expects l >= 0 and R of shape \(\.\.\., 3, 3\)"):
         wigner_D(l, torch.ones(shape))
+
+
+def near_the_poles(dtype=torch.float64):
+    """Rotations whose tilt is nothing, tiny, or all but upside down; and their mirror images."""
+    tilt = torch.tensor([0.0, 1e-300, 1e-12, 1e-8, 1e-4, 0.5], dtype=torch.float64)
+    tilt = torch.cat([tilt, math.pi - tilt])[:, None]
+    alpha, gamma = torch.randn(2, 1, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    R = torch.cat([angles_to_matrix(alpha, tilt, gamma).flatten(0, 1), torch.stack(SPECIAL)])
+    return torch.cat([R, -R]).to(dtype)
+
+
+@pytest.mark.parametrize("l", [4, 7, 12])
+def test_has_the_same_values_with_and_without_derivatives(l):
+    """Those of the polynomial, and those by the factors of the rotation."""
+    for R in (near_the_poles(), rotations(50).view(5, 10, 3, 3), rotations(1)[0], rotations(0)):
+        by_recursion = wigner_D(l, R.clone().requires_grad_()).detach()
+        torch.testing.assert_close(wigner_D(l, R), by_recursion, atol=1e-13, rtol=0)
+        for low, high in zip(wigner_D_all(l, R), wigner_D_all(l, R.clone().requires_grad_()), strict=True):
+            torch.testing.assert_close(low, high.detach(), atol=1e-13, rtol=0)
+
+
+@pytest.mark.parametrize("l", [4, 7, 10])
+def test_float32_is_forty_times_closer_than_e3nn(o3, l):
+    R = torch.cat([rotations(300, 3), near_the_poles()[:40]])
+    exact = wigner_D(l, R)
+    R = R.float()
+    theirs = (o3.Irrep(l, (-1) ** l).D_from_matrix(R) - exact).abs().max()
+    assert (wigner_D(l, R) - exact).abs().max() <= min(1e-6, theirs / 40)
+
+
+def test_strided_matrices_and_device_modes():
+    R = rotations(6).mT
+    torch.testing.assert_close(wigner_D(5, R), wigner_D(5, R.contiguous()))
+    with torch.inference_mode():
+        wigner_D(9, R)
+    torch.testing.assert_close(wigner_D(9, R), wigner_D(9, R.clone().requires_grad_()).detach())
+    torch.testing.assert_close(torch.func.vmap(lambda r: wigner_D(5, r))(R), wigner_D(5, R))
+
+
+@pytest.mark.parametrize("l", [0, 1, 2, 5])
+def test_takes_angles_as_e3nn_does(o3, l):
+    angles = torch.randn(3, 4, dtype=torch.float64)
+    theirs = o3.wigner_D(l, *angles).double()  # its generators are in the default dtype
+    torch.testing.assert_close(wigner_D(l, *angles), theirs, atol=1e-5, rtol=0)
+    torch.testing.assert_close(wigner_D(l, *angles), wigner_D_from_angles(l, *angles))
