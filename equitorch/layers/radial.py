@@ -163,7 +163,7 @@ class RadialFunction(nn.Module):
         return product(factor, jet(self.network, features))
 
     def _exact(self, d: Tensor) -> Tensor:
-        if torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+        if traced(d) or torch._C._functorch.peek_interpreter_stack() is not None:
             return self.evaluate(d)
         if not torch.is_grad_enabled() or not d.requires_grad:
             return self.derivatives(d, 0)[0]

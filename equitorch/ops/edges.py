@@ -7,6 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from equitorch.ops.backend import traced
+
 
 class EdgePlan(NamedTuple):
     """Index tensors of a list of edges sorted by target; built once per graph, shared by every op and layer.
@@ -57,7 +59,7 @@ class EdgePlan(NamedTuple):
             order = torch.argsort(source, stable=True)
             pair_edge = torch.stack([count, torch.full_like(count, -1)], dim=1)
             return cls(source, target, row_ptr, _starts(source[order], num_nodes), order, count, pair_edge)
-        if torch.compiler.is_compiling():  # a size that is known beforehand
+        if traced(edge_index):  # a size that is known beforehand
             first = torch.argsort((count > edge_reverse).int(), stable=True)[: count.shape[0] // 2]
         else:
             first = torch.nonzero(count < edge_reverse).squeeze(1)
