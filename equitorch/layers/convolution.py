@@ -8,7 +8,7 @@ import torch  # noqa: F401 (for the example)
 from torch import Tensor, nn
 
 from equitorch.layers.constant import Constant
-from equitorch.ops.convolution import convolution, form_lists
+from equitorch.ops.convolution import convolution, form_lists, form_name
 from equitorch.ops.edges import EdgePlan
 from equitorch.reps import Coupling, Irrep, Irreps
 from equitorch.reps.irreps import IrrepsLike
@@ -84,7 +84,9 @@ class EquivariantConvolution(nn.Module):
         self.irreps_out = Irreps([(1, path[2]) for path in self.paths]) if separate_paths else wanted
         coupling = self._coupling()
         self.dims = (*coupling.dims, len(self.paths))
-        for name, tensor in zip(_FORM, _both_ways(coupling), strict=True):
+        form = _both_ways(coupling)
+        self.form_name = form_name(form)
+        for name, tensor in zip(_FORM, form, strict=True):
             if tensor.is_floating_point():
                 self.add_module(name, Constant(tensor, wide=True))
             else:
@@ -114,7 +116,9 @@ class EquivariantConvolution(nn.Module):
     ) -> Tensor:
         lists = [getattr(self, name) for name in _FORM]
         form = [part.value if isinstance(part, Constant) else part for part in lists]
-        return convolution(x, y, weight, edge_index, form, self.dims, projection=projection)
+        return convolution(
+            x, y, weight, edge_index, form, self.dims, projection=projection, name=self.form_name
+        )
 
     def extra_repr(self) -> str:
         return (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -36,6 +39,17 @@ def form_lists(coupling: Coupling) -> list[Tensor]:
     term_start = torch.searchsorted(term_of, torch.arange(term.shape[0] + 1, device="cpu"))
     integers = [cell // shape[1], cell % shape[1], cell_start, term % shape[2], term_start, j]
     return [part.int() for part in integers] + [coupling.value[order]]
+
+
+def form_name(lists: Sequence[Tensor]) -> int:
+    """A number that tells one coupling from another, by its contents: kernels that unroll it are kept by it.
+
+    It reads the lists, so a layer computes it once, where they are made, and hands it on.
+    """
+    content = hashlib.sha256()
+    for part in lists:
+        content.update(part.numpy(force=True).tobytes())
+    return int.from_bytes(content.digest()[:7], "big") + 1
 
 
 def dense_form(lists: list[Tensor], rows: int, filters: int, like: Tensor) -> Tensor:

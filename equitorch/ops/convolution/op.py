@@ -25,9 +25,26 @@ def _projected_cpu() -> Kernel:
     return kernel
 
 
-_convolution = Multilinear("convolution", reference=reference, fake=fake, cpu=_cpu, half=True)
+def _cuda() -> Kernel:
+    from equitorch.ops.convolution.triton import convolution as kernel  # imports Triton
+
+    return kernel
+
+
+def _projected_cuda() -> Kernel:
+    from equitorch.ops.convolution.triton import projected_convolution as kernel  # imports Triton
+
+    return kernel
+
+
+_convolution = Multilinear("convolution", reference=reference, fake=fake, cpu=_cpu, cuda=_cuda, half=True)
 _projected = Multilinear(
-    "projected_convolution", reference=projected_reference, fake=projected_fake, cpu=_projected_cpu, half=True
+    "projected_convolution",
+    reference=projected_reference,
+    fake=projected_fake,
+    cpu=_projected_cpu,
+    cuda=_projected_cuda,
+    half=True,
 )
 
 
@@ -40,6 +57,7 @@ def convolution(
     dims: tuple[int, int, int, int],
     *,
     projection: Tensor | None = None,
+    name: int = 0,
 ) -> Tensor:
     r"""Couple each neighbour's features with the filter of its edge, weigh every path, sum at the receiver.
 
@@ -58,6 +76,7 @@ def convolution(
         form: ``form_lists`` of the coupling T and of the one with its first and last slots exchanged.
         dims: rows of x, of y and of the result, and number of paths.
         projection: P, the last layer of a radial network.
+        name: ``form_name`` of ``form``. Without it a GPU waits at every call, for the form to be read.
 
     Shape:
         x: (nodes, I, channels), y: (edges, J), weight: (edges, paths, channels) or (edges, H),
@@ -76,7 +95,7 @@ def convolution(
             f"got {tuple(edges.shape)}"
         )
     _check(x, y, weight, walk, dims, projection)
-    sizes = [*dims, WEIGHT_TYPES.index(weight.dtype)]
+    sizes = [*dims, WEIGHT_TYPES.index(weight.dtype), name]
     if projection is None:
         return _convolution(RESULT, [x, y, weight], [*walk, *form], sizes)
     return _projected(RESULT + 1, [x, y, weight, projection], [*walk, *form], sizes)

@@ -24,7 +24,8 @@ def convolution(open_slot: int, operands: list[Tensor], plan: list[Tensor], size
         operands: the filled slots, in that order. Shapes: x (nodes, I, channels), y (edges, J), w (pairs,
             paths, channels), g (nodes, K, channels). Weights may be of lower precision than the others.
         plan: ``EdgePlan.walks``, then ``form_lists`` of the coupling and of the one with I and K exchanged.
-        sizes: I, J, K, paths, and the position in ``WEIGHT_TYPES`` of the weights' type.
+        sizes: I, J, K, paths, the position in ``WEIGHT_TYPES`` of the weights' type, and ``form_name`` of
+            the lists or 0 (or nothing), which matters to kernels that unroll them.
 
     Returns:
         The open slot's shape; sums are of float32 at least.
