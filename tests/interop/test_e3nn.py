@@ -1,8 +1,10 @@
 """equitorch/interop/e3nn.py: every drop-in against the module of e3nn that it replaces."""
 
 import copy
+import doctest
 import pickle
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -392,6 +394,14 @@ def test_irreps_and_features_go_both_ways():
     assert torch.equal(features_to_e3nn(features_from_e3nn(x, o3.Irreps(spec)), spec), x)
     with pytest.raises(ValueError, match=r"e3nn has irreps of O\(3\) only, got '2x1'"):
         to_e3nn_irreps("2x1")
+
+
+def test_the_page_on_migration_tells_the_truth():
+    torch.set_default_dtype(torch.float32)
+    page = Path(__file__).parents[2] / "docs" / "from_e3nn.md"
+    failed, tried = doctest.testfile(str(page), module_relative=False)
+    assert tried
+    assert not failed
 
 
 def test_the_check_can_fail():
