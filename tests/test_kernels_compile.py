@@ -42,6 +42,17 @@ KERNELS = [
     ("bilinear", "_bilinear", ENTRIES, f"{{'A_WIDE': True, 'B_WIDE': False, {SINGLE}}}"),
     ("bilinear", "_summed", ENTRIES, f"{{{SINGLE}}}"),
     (
+        "contraction",
+        "_run",
+        {
+            "*fp32": "x w value scratch out sums",
+            "*i64": "order begin",
+            "*i32": "start left right node_out species_out",
+            "i32": "J GIVEN WEIGHTS COMPUTED NODE_OUT SPECIES_OUT C",
+        },
+        "{'ACC': tl.float32, 'BLOCK': 32, 'num_warps': 1}",
+    ),
+    (
         "harmonics",
         "_harmonics",
         {"*fp32": "x out value first", "*i32": "start left axis", "i32": "N LMAX"},
