@@ -135,7 +135,7 @@ class Linear(nn.Module):
 
     def _fan_in(self, path_normalization: str) -> Tensor:
         """For each weight, the number f by whose root it is divided."""
-        fan_in = torch.ones(self.layout.weights, dtype=torch.float64)
+        fan_in = torch.ones(self.layout.weights, dtype=torch.float64, device="cpu")
         views = [view for _, view in self.layout.with_weights(fan_in)]
         for i, j, (a, b), group in self._blocks():
             partners = [mul for mul, ir in self.irreps_in if ir == self.irreps_out[j].ir]

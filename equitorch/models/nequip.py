@@ -54,6 +54,10 @@ class NequIP(nn.Module):
         node_energy (atoms,) in eV, dipole (graphs, 3), polarizability (graphs, 3, 3), shielding
         (atoms, 3, 3).
 
+    Attributes:
+        irreps_out: how the rows of ``node_features`` transform.
+        sees_charge: False: graphs that differ in their charge only have equal energies.
+
     Raises:
         ValueError: if an option is not one of those named above, a number makes no sense, or the layers
             cannot make the irreps of an output.
@@ -68,6 +72,8 @@ class NequIP(nn.Module):
     >>> out["energy"].shape, out["dipole"].shape
     (torch.Size([1]), torch.Size([1, 3]))
     """
+
+    sees_charge = False
 
     def __init__(
         self,
@@ -159,7 +165,8 @@ class NequIP(nn.Module):
     def _elements(self, atomic_numbers: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors of the elements that occur, where counting them does not wait, and which one is whose."""
         table: Tensor = self.embedding.weight
-        if table.device.type != "cpu" or traced(table, atomic_numbers) or not fused(table, atomic_numbers):
+        counts = table.device.type == "cpu" and fused(table) and not traced(table, atomic_numbers)
+        if not counts or atomic_numbers.shape[0] == 0:
             return table, atomic_numbers
         present, kind = torch.unique(atomic_numbers, return_inverse=True)
         return self.embedding(present), kind

@@ -13,6 +13,7 @@ from equitorch.models.checkpoint import model_class
 from equitorch.models.elements import element_names
 from equitorch.models.potential import Potential
 from equitorch.training.config import Config
+from equitorch.training.config_check import model_options
 from equitorch.training.config_reader import ConfigError, Problem
 from equitorch.training.isolated import silence_isolated_atoms
 from equitorch.training.splits import energies_per_atom, find_references, label_values
@@ -42,13 +43,30 @@ def build_potential(config: Config, splits: Mapping[str, AtomDataset]) -> tuple[
     if isinstance(scale, str):
         rest = root_mean_square(residual) if keeps else _spread(residual)
         scale = root_mean_square(forces) or rest or 1.0
-    model = model_class(config.model.name)(**config.model.options)
+    measured = _measured(config, train)
+    model = model_class(config.model.name)(**config.model.options | measured)
     _check_species(model, species)
     potential = Potential(model, species=species, reference_energies=references, scale=scale, shift=shift)
-    if not keeps:
-        return potential, [how]
-    silence_isolated_atoms(potential)
-    return potential, [how, _kept(train, species)]
+    notes = [how]
+    if keeps:
+        silence_isolated_atoms(potential)
+        notes.append(_kept(train, species))
+    notes += [f"{name}: {value:g} in the training frames" for name, value in measured.items()]
+    return potential, notes
+
+
+def _measured(config: Config, train: AtomDataset) -> dict[str, float]:
+    """Keywords of the model that are numbers of the data and were left open: the mean number of neighbours.
+
+    Of up to a hundred frames, to four digits.
+    """
+    options = model_options(config.model.name) | config.model.options
+    if "average_neighbors" not in options or options["average_neighbors"] is not None:
+        return {}
+    some = range(0, len(train), -(-len(train) // 100))
+    graphs = [train.graph(i, cutoff=options["cutoff"]) for i in some]
+    mean = sum(graph.num_edges for graph in graphs) / sum(graph.num_atoms for graph in graphs)
+    return {"average_neighbors": float(f"{mean:.4g}")} if mean > 0 else {}
 
 
 def _kept(train: AtomDataset, species: Sequence[int]) -> str:
@@ -91,7 +109,7 @@ def _continued(config: Config, species: Sequence[int]) -> tuple[Potential, list[
     problems = [
         Problem(f"model.{name}", f"is {options.get(name)!r} in '{path}', got {value!r}; leave it out")
         for name, value in config.model.options.items()
-        if options.get(name) != value
+        if options.get(name) != value and not (name == "average_neighbors" and value is None)
     ]
     unknown = sorted(set(species) - set(potential.species))
     if unknown:

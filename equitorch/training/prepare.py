@@ -84,16 +84,18 @@ def prepare(config: Config, device: torch.device, processes: Processes | None = 
         splits=batches,
         data_hash=train.digest(),
         summary=_summary(splits, plain, potential) | {"weights": weights, "loss_scales": scales},
-        notes=[*notes, *found, *unlearned, *_charges(train)],
+        notes=[*notes, *found, *unlearned, *_charges(train, potential)],
     )
 
 
-def _charges(train: AtomDataset) -> list[str]:
+def _charges(train: AtomDataset, potential: Potential) -> list[str]:
     """A note where frames are charged: the model is told, and so must be whoever uses it."""
     charges = np.asarray(train.frames.columns["charge"], dtype=np.float64)[train.indices]
     charged = int(np.count_nonzero(np.nan_to_num(charges)))
-    note = f"{charged} training frames are charged: the model is given the charge, in info['charge'] of atoms"
-    return [note] if charged else []
+    told = "the model is given the charge, in info['charge'] of atoms"
+    if not getattr(potential.model, "sees_charge", True):
+        told = "this model makes no difference between charges; tensornet does"
+    return [f"{charged} training frames are charged: {told}"] if charged else []
 
 
 def with_edges(split: AtomDataset, potential: Potential, size: int, processes: Processes) -> GraphBatches:

@@ -62,6 +62,7 @@ def _show_model(config: Config, prepared: Prepared) -> None:
     layers = int(
         config.model.options.get("layers", getattr(prepared.potential.model, "options", {}).get("layers", 1))
     )
+    rounds = layers + (config.model.name != "nequip")  # TensorNet sees its neighbours before the first layer
     from ase.data import chemical_symbols
 
     energies = [
@@ -71,7 +72,7 @@ def _show_model(config: Config, prepared: Prepared) -> None:
     facts = [
         f"{count(summary['parameters'])} parameters",
         f"cutoff {cutoff:g} Å",
-        f"sees {layers * cutoff + cutoff:g} Å",
+        f"sees {rounds * cutoff:g} Å",
     ]
     listing("Model", [config.model.name, *facts, f"~{summary['neighbours']:.0f} neighbours/atom"])
     frames = ", ".join(f"{name} {n}" for name, n in summary["frames"].items())

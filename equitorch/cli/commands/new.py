@@ -16,9 +16,14 @@ SIZES: dict[str, dict[str, Any]] = {
     "medium": {"channels": 64, "layers": 2, "radial": 32},
     "large": {"channels": 128, "layers": 2, "radial": 32},
 }
+_OF_NEQUIP: dict[str, dict[str, Any]] = {
+    "small": {"channels": 16, "layers": 3, "lmax": 1},
+    "medium": {"channels": 32, "layers": 4, "lmax": 1},
+    "large": {"channels": 64, "layers": 4, "lmax": 2},
+}
 _PLAIN = {  # what a short config shows; everything else keeps its default
     "data": ("train", "valid", "test", "keys"),
-    "model": ("name", "cutoff", "channels", "layers", "radial", "reference_energies"),
+    "model": ("name", "cutoff", "channels", "layers", "lmax", "parity", "radial", "reference_energies"),
     "train": ("epochs", "batch", "lr", "schedule", "ema", "loss", "precision", "seed"),
 }
 _NOTES = {
@@ -28,6 +33,9 @@ _NOTES = {
     "data.keys": "names of the labels; auto finds REF_*, dft_*, energy, forces, ...",
     "model.cutoff": "Å",
     "model.channels": "width of every layer",
+    "model.lmax": "highest degree of the features; 2 is more accurate and slower",
+    "model.parity": "features of both parities; false is faster",
+    "model.average_neighbors": "null: as many as in the training frames",
     "model.layers": "rounds of messages; each sees one cutoff further",
     "model.reference_energies": "auto, none, or eV per element: {C: -1029.5, H: -13.6}",
     "train.batch": "frames per step; auto fits it to the data",
@@ -121,7 +129,8 @@ def run(path: Path, data: Path, model: str, size: str, full: bool, force: bool) 
         "output": f"runs/{path.stem}",
     }
     known = model_options(Config.from_dict(base).model.name)
-    base["model"] |= {k: v for k, v in SIZES[size].items() if k in known}
+    sizes = _OF_NEQUIP if model == "nequip" else SIZES
+    base["model"] |= {k: v for k, v in sizes[size].items() if k in known}
     config, (facts, labels) = Config.from_dict(base), _facts(data)
     values = config.to_dict(full=True)
     values["train"]["loss"] = {
