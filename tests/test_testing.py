@@ -4,9 +4,11 @@ import pytest
 import torch
 from hypothesis import given
 
+from equitorch.layers import BatchNorm, SphericalHarmonics
 from equitorch.reps import DirectSum, Irreps
 from equitorch.testing import (
     assert_equivariant,
+    check_against,
     equivariance_error,
     random_elements,
     random_irreps,
@@ -127,3 +129,25 @@ def test_says_what_it_expected():
         assert_equivariant(lambda x: (x, x), ["1o"], "1o")
     with pytest.raises(ValueError, match="expects an even n"):
         symplectic_form(3)
+
+
+def test_holds_a_layer_against_e3nn():
+    nn, o3 = pytest.importorskip("e3nn.nn"), pytest.importorskip("e3nn.o3")
+    ours, theirs = BatchNorm("2x0e+1o", 4), nn.BatchNorm("8x0e+4x1o")
+    report = check_against(ours.eval(), theirs.eval(), batch=(5, 2), repeats=1)
+    assert max(report.error, report.gradient_error) < 1e-10
+    assert min(*report.forward, *report.backward) > 0
+    assert [line.split(" | ")[0] for line in str(report).splitlines()[2:]] == ["| forward", "| + backward"]
+    harmonics = SphericalHarmonics("0e+1o", True), o3.SphericalHarmonics("0e+1o", True)
+    check_against(*harmonics, layout="e3nn", repeats=0)
+
+
+def test_sees_where_a_layer_differs_from_e3nn():
+    nn = pytest.importorskip("e3nn.nn")
+    other = nn.BatchNorm("8x0e+4x1o", eps=1e-3)
+    with pytest.raises(AssertionError, match=r"differs from BatchNorm .* by \d.*e-0\d, its gradients"):
+        check_against(BatchNorm("2x0e+1o", 4).eval(), other.eval())
+    with pytest.raises(ValueError, match=r"finds no irreps_in, .*; give inputs"):
+        check_against(torch.nn.ReLU(), torch.nn.ReLU())
+    with pytest.raises(ValueError, match=r"expects layout to be rows or e3nn, got 'flat'"):
+        check_against(other, other, layout="flat")

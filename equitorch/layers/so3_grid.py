@@ -80,11 +80,11 @@ class SO3Grid(nn.Module):
                 f"{self}.to_grid expects x of shape (..., {self.dim}, channels), got {tuple(x.shape)}"
             )
         waves, lead = self.waves.value, (*x.shape[:-2], x.shape[-1])
-        points, orders = math.prod(lead), self.waves.value.shape[1]
+        points, (around, orders) = math.prod(lead), waves.shape
         y = self.middle.value @ x.movedim(-2, 0).reshape(self.dim, points)  # (mu beta nu, points)
-        y = (waves @ y.view(orders, -1)).view(-1, orders, points)  # (alpha beta, nu, points)
-        y = torch.matmul(waves, y).view(self.res_alpha, self.res_beta, self.res_gamma, *lead)
-        return y.movedim((0, 1, 2), (-4, -3, -2))
+        y = waves @ y.view(orders, self.res_beta * orders * points)
+        y = torch.matmul(waves, y.view(around * self.res_beta, orders, points))
+        return y.view(around, self.res_beta, around, *lead).movedim((0, 1, 2), (-4, -3, -2))
 
     def from_grid(self, f: Tensor) -> Tensor:
         """Rows from values: (..., res_alpha, res_beta, res_gamma, channels) -> (..., dim, channels)."""
@@ -95,11 +95,12 @@ class SO3Grid(nn.Module):
                 f"got {tuple(f.shape)}"
             )
         waves, lead = self.waves.value, (*f.shape[:-4], f.shape[-1])
-        points, orders = math.prod(lead), self.waves.value.shape[1]
-        y = f.movedim((-4, -3, -2), (0, 1, 2)).reshape(-1, self.res_gamma, points)
-        y = torch.matmul(waves.mT, y).view(self.res_alpha, -1)  # (alpha, beta nu points)
-        y = (waves.mT @ y).view(orders, self.res_beta, -1) * self.weight.value[:, None]
-        return (self.middle.value.mT @ y.view(-1, points)).view(self.dim, *lead).movedim(0, -2)
+        points, (around, orders) = math.prod(lead), waves.shape
+        y = f.movedim((-4, -3, -2), (0, 1, 2)).reshape(around * self.res_beta, around, points)
+        y = torch.matmul(waves.mT, y).view(around, self.res_beta * orders * points)
+        y = (waves.mT @ y).view(orders, self.res_beta, orders * points) * self.weight.value[:, None]
+        rows = self.middle.value.mT @ y.view(orders * self.res_beta * orders, points)
+        return rows.view(self.dim, *lead).movedim(0, -2)
 
     def extra_repr(self) -> str:
         return f"{self.lmax}, {self.res_alpha}x{self.res_beta}x{self.res_gamma}"

@@ -153,11 +153,13 @@ class FromS2Grid(nn.Module):
                 f"{self} expects values of shape (..., {self.res_beta}, {self.res_alpha}, channels), "
                 f"got {tuple(x.shape)}"
             )
-        lead = (*x.shape[:-3], x.shape[-1])
-        values = x.movedim((-3, -2), (1, 0)).reshape(self.res_alpha, self.res_beta * math.prod(lead))
-        latitudes = (self.waves.value.mT @ values).view(-1, self.res_beta, math.prod(lead))
-        by_order = torch.bmm(self.polar.value, latitudes)  # (orders, degrees, points)
-        return by_order.flatten(0, 1).index_select(0, self.place).view(-1, *lead).movedim(0, -2)
+        lead, polar = (*x.shape[:-3], x.shape[-1]), self.polar.value
+        points = math.prod(lead)
+        values = x.movedim((-3, -2), (1, 0)).reshape(self.res_alpha, self.res_beta * points)
+        latitudes = (self.waves.value.mT @ values).view(polar.shape[0], self.res_beta, points)
+        by_order = torch.bmm(polar, latitudes)  # (orders, degrees, points)
+        rows = by_order.flatten(0, 1).index_select(0, self.place)
+        return rows.view((self.lmax + 1) ** 2, *lead).movedim(0, -2)
 
     def extra_repr(self) -> str:
         return f"lmax={self.lmax} res={self.res_beta}x{self.res_alpha} (beta x alpha)"
