@@ -1,0 +1,196 @@
+"""Every layer under everything that PyTorch does to a module: one line a layer, one test a transformation."""
+
+from __future__ import annotations
+
+import copy
+import io
+import pickle
+from collections.abc import Callable
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from equitorch import layers
+from equitorch.layers import normalize2mom
+
+IRREPS = "2x0e+0o+0x2o+1o+2x1e+2e"  # 17 rows
+SPHERE = "0e+1o+2e"
+
+
+class Case(NamedTuple):
+    """A layer, the shape of one point of its input, and what it cannot do."""
+
+    make: Callable[[], nn.Module]
+    point: tuple[int, ...]
+    mixes_points: bool = False  # one point's result depends on the others
+
+
+CASES = {
+    "Activation": Case(lambda: layers.Activation("2x0e+0o+1o", ["silu", torch.tanh, None]), (6, 3)),
+    "BatchNorm, training": Case(lambda: layers.BatchNorm(IRREPS, 3), (17, 3), mixes_points=True),
+    "BatchNorm, evaluation": Case(lambda: layers.BatchNorm(IRREPS, 3).eval(), (17, 3)),
+    "BatchNorm, instance": Case(
+        lambda: layers.BatchNorm(IRREPS, 3, instance=True), (17, 3), mixes_points=True
+    ),
+    "Dropout": Case(lambda: layers.Dropout(IRREPS, 0.5).eval(), (17, 3)),
+    "ExtractIr": Case(lambda: layers.ExtractIr(IRREPS, "1e"), (17, 3)),
+    "FromS2Grid": Case(lambda: layers.FromS2Grid((8, 7), 2), (8, 7, 3)),
+    "FullyConnectedNet": Case(lambda: layers.FullyConnectedNet([4, 5, 2], "silu"), (4,)),
+    "Gate": Case(lambda: layers.Gate("0e+0o", ["silu", torch.tanh], "3x0e", ["sigmoid"], "2x1o+2e"), (16, 3)),
+    "Identity": Case(lambda: layers.Identity("0e+0e+1o", "2x0e+1o"), (5, 3)),
+    "LayerNorm": Case(lambda: layers.LayerNorm(IRREPS, 3), (17, 3)),
+    "Linear": Case(lambda: layers.Linear(IRREPS, 3, 4, irreps_out="1e+0e+2e+1o+0e"), (17, 3)),
+    "MLP": Case(lambda: layers.MLP([4, 5, 2]), (4,)),
+    "Norm": Case(lambda: layers.Norm(IRREPS), (17, 3)),
+    "Norm, squared": Case(lambda: layers.Norm(IRREPS, squared=True), (17, 3)),
+    "NormActivation": Case(lambda: layers.NormActivation(IRREPS, torch.tanh, bias=True, channels=3), (17, 3)),
+    "NormActivation, plain": Case(lambda: layers.NormActivation(IRREPS, torch.sigmoid, False), (17, 3)),
+    "RMSNorm": Case(lambda: layers.RMSNorm(IRREPS, 3), (17, 3)),
+    "S2Activation": Case(lambda: layers.S2Activation(SPHERE, torch.tanh, (8, 7), lmax_out=1), (9, 3)),
+    "SO3Activation": Case(lambda: layers.SO3Activation(1, 1, torch.tanh, 2), (10, 3)),
+    "SphericalHarmonics": Case(lambda: layers.SphericalHarmonics("0e+2e+1o", True), (3,)),
+    "SphericalHarmonics, polynomials": Case(lambda: layers.SphericalHarmonics(2, False), (3,)),
+    "ToS2Grid": Case(lambda: layers.ToS2Grid(2, (8, 7)), (9, 3)),
+    "normalize2mom": Case(lambda: normalize2mom(torch.tanh), (4,)),
+}
+INDEPENDENT = [name for name, case in CASES.items() if not case.mixes_points]
+
+
+def built(name: str) -> tuple[nn.Module, Callable[..., Tensor]]:
+    """The layer in float64, and what makes random inputs for it."""
+    torch.manual_seed(0)
+    case = CASES[name]
+    layer = case.make().double()
+    for parameter in layer.parameters():
+        nn.init.normal_(parameter)
+    return layer, lambda *batch: torch.randn(*batch, *case.point, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("name", INDEPENDENT)
+def test_takes_any_leading_axes(name):
+    layer, inputs = built(name)
+    x = inputs(2, 3)
+    y = layer(x)
+    torch.testing.assert_close(layer(x.flatten(0, 1)), y.flatten(0, 1))
+    torch.testing.assert_close(torch.stack([layer(part) for part in x]), y)
+    torch.testing.assert_close(layer(x[1:, 2:])[0, 0], y[1, 2])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_takes_an_empty_batch(name):
+    layer, inputs = built(name)
+    y = layer(inputs(2))
+    for batch in ((0,), (0, 2), (2, 0)):
+        x = inputs(*batch).requires_grad_()
+        z = layer(x)
+        assert z.shape == (*batch, *y.shape[1:])
+        (gradient,) = torch.autograd.grad(z.sum(), x)
+        assert gradient.shape == x.shape
+    assert all(torch.isfinite(value).all() for value in layer.state_dict().values())
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_takes_strided_inputs_and_leaves_them_alone(name):
+    layer, inputs = built(name)
+    x = inputs(4)
+    strided = torch.stack([x, x + 1], dim=-1)[..., 0]
+    kept = strided.clone()
+    other, _ = built(name)
+    torch.testing.assert_close(layer(strided), other(x))
+    assert torch.equal(strided, kept)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_compiles_to_one_graph_with_its_gradients(name):
+    layer, inputs = built(name)
+    other, _ = built(name)
+    x = inputs(3).requires_grad_()
+    whole = torch.compile(other, fullgraph=True, backend="aot_eager")
+    y, z = layer(x), whole(x)
+    torch.testing.assert_close(z, y)
+    wanted = [x, *layer.parameters()], [x, *other.parameters()]
+    first, second = (torch.autograd.grad(out.sin().sum(), w) for out, w in zip((y, z), wanted, strict=True))
+    torch.testing.assert_close(second, first)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_exports_with_any_batch_size(name):
+    layer, inputs = built(name)
+    layer.eval()
+    program = torch.export.export(layer, (inputs(3),), dynamic_shapes=({0: torch.export.Dim("n", min=2)},))
+    x = inputs(5)
+    torch.testing.assert_close(program.module()(x), layer(x))
+
+
+@pytest.mark.parametrize("name", INDEPENDENT)
+def test_maps_and_differentiates_by_torch_func(name):
+    layer, inputs = built(name)
+    x = inputs(3)
+    torch.testing.assert_close(torch.func.vmap(layer)(x[:, None])[:, 0], layer(x))
+    jacobian = torch.func.vmap(torch.func.jacrev(lambda one: layer(one[None])[0]))(x)
+    by_vjp = torch.autograd.functional.vjp(layer, x, torch.ones_like(layer(x)))[1]
+    outer = tuple(range(1, jacobian.ndim - len(CASES[name].point)))
+    torch.testing.assert_close(jacobian.sum(outer) if outer else jacobian, by_vjp)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_has_right_first_and_second_derivatives(name):
+    layer, inputs = built(name)
+    layer.eval()
+    x = inputs(2).requires_grad_()
+    assert torch.autograd.gradcheck(layer, x, fast_mode=True)
+    assert torch.autograd.gradgradcheck(layer, x, fast_mode=True)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_has_finite_derivatives_at_zero(name):
+    layer, inputs = built(name)
+    x = torch.zeros_like(inputs(3)).requires_grad_()
+    wanted = [x, *layer.parameters()]
+    (first, *rest) = torch.autograd.grad(
+        layer(x).square().sum() + layer(x).sum(), wanted, create_graph=True, materialize_grads=True
+    )
+    total = first.square().sum() + sum(g.square().sum() for g in rest)
+    second = torch.autograd.grad(total + x.sum(), wanted, materialize_grads=True)
+    assert all(torch.isfinite(g).all() for g in (first, *rest, *second))
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_survives_copies_files_and_dtypes(name):
+    layer, inputs = built(name)
+    x = inputs(3)
+    layer.eval()
+    y = layer(x)
+    for again in (
+        copy.deepcopy(layer),
+        pickle.loads(pickle.dumps(layer)),
+        copy.deepcopy(layer).float().double(),
+    ):
+        torch.testing.assert_close(again(x), y, rtol=1e-6, atol=1e-6)
+    file = io.BytesIO()
+    torch.save(layer.state_dict(), file)
+    file.seek(0)
+    fresh = CASES[name].make().double().eval()
+    fresh.load_state_dict(torch.load(file, weights_only=True))
+    torch.testing.assert_close(fresh(x), y)
+    small = copy.deepcopy(layer).float()(x.float())
+    assert small.dtype == torch.float32
+    torch.testing.assert_close(small.double(), y, rtol=1e-4, atol=1e-4)
+
+
+def test_the_checks_can_fail():
+    """PyTorch's own norm of a vector has no derivative at zero, and a batch norm mixes points."""
+    x = torch.zeros(2, 3, dtype=torch.float64, requires_grad=True)
+    (gradient,) = torch.autograd.grad(x.square().sum(-1).sqrt().sum(), x)
+    assert gradient.isnan().any()
+    layer, inputs = built("BatchNorm, training")
+    x = inputs(2, 3)
+    assert (torch.stack([layer(part) for part in x]) - layer(x)).abs().max() > 1e-3
+
+
+def test_every_layer_of_e3nn_is_in_the_table():
+    nn_ = pytest.importorskip("e3nn.nn")
+    elsewhere = {"Extract"}  # more than one result: see test_extract.py
+    assert set(nn_.__all__) - elsewhere <= {name.split(",")[0] for name in CASES}
