@@ -53,6 +53,8 @@ class Linear(Weighted):
             for ins in used
             if ins.i_in != -1
         ]
+        scales = {path.scale for path in self._paths}
+        self._scale = scales.pop() if len(scales) == 1 else None
         self._biased = [ins.i_out for ins in used if ins.i_in == -1]
         self._dims = [sum(mul * dim for mul, dim in blocks) for blocks in (self._blocks_in, self._blocks_out)]
         self._text = repr(theirs)
@@ -66,50 +68,67 @@ class Linear(Weighted):
                 f"{self} expects features of shape (..., {', '.join(map(str, (*fan, self._dims[0])))}), "
                 f"got {tuple(features.shape)}"
             )
-        points = math.prod(lead)
-        x = features.reshape(points, tail[0] if fan else 1, self._dims[0])
-        out: list[Tensor | None] = [None] * len(self._blocks_out)
-        if self._paths:
-            out = self._mapped(x, self.weight_or_own(weight))
+        x = features.reshape(math.prod(lead), *tail)
+        out = self._mapped(x, self.weight_or_own(weight)) if self._paths else {}
         if self._biased:
             self._shift(out, self._bias_or_own(bias))
+        fan_out = () if self.f_out is None else (self.f_out,)
         blocks = [
-            x.new_zeros(points, self.f_out or 1, mul * dim) if y is None else y
-            for y, (mul, dim) in zip(out, self._blocks_out, strict=True)
+            out[i] if i in out else x.new_zeros(x.shape[0], *fan_out, mul * dim)
+            for i, (mul, dim) in enumerate(self._blocks_out)
         ]
-        blocks = [y.expand(points, -1, -1) for y in blocks]
-        y = torch.cat(blocks, dim=-1) if blocks else x.new_zeros(points, self.f_out or 1, 0)
-        return y.reshape(*lead, *(() if self.f_out is None else (self.f_out,)), self._dims[1])
+        if len(blocks) != 1:
+            blocks = [torch.cat(blocks, dim=-1) if blocks else x.new_zeros(x.shape[0], *fan_out, 0)]
+        return blocks[0].reshape(*lead, *fan_out, self._dims[1])
 
-    def _mapped(self, x: Tensor, weight: Tensor) -> list[Tensor | None]:
-        """Each block of the result, None where no path leads; x has shape (points, f_in, dim)."""
-        maps = 1 if self.shared_weights else -1
-        fans = (self.f_in or 1, self.f_out or 1)
-        parts = weight.reshape(maps, *fans, self.weight_numel).split(
-            [path.mul_in * path.mul_out for path in self._paths], dim=-1
-        )
+    def _mapped(self, x: Tensor, weight: Tensor) -> dict[int, Tensor]:
+        """The blocks of the result to which a path leads; x has shape (points, [f_in,] dim)."""
+        if self.shared_weights and self._scale is not None:
+            weight = weight * self._scale
+        parts = weight.split([path.mul_in * path.mul_out for path in self._paths], dim=-1)
         blocks = x.split([mul * dim for mul, dim in self._blocks_in], dim=-1)
         stacked: dict[int, Tensor] = {}
-        sums: list[Tensor | None] = [None] * len(self._blocks_out)
+        sums: dict[int, Tensor] = {}
         for path, part in zip(self._paths, parts, strict=True):
-            if path.i_in not in stacked:
-                split = blocks[path.i_in].unflatten(-1, self._blocks_in[path.i_in])
-                stacked[path.i_in] = split.permute(3, 0, 1, 2).flatten(2)  # (dim, points, f_in * mul)
-            matrix = part.unflatten(-1, (path.mul_in, path.mul_out)).transpose(2, 3)
-            matrix = matrix.reshape(-1, fans[0] * path.mul_in, fans[1] * path.mul_out) * path.scale
-            y, before = _product(stacked[path.i_in], matrix, self.shared_weights), sums[path.i_out]
-            sums[path.i_out] = y if before is None else before + y
-        return [
-            None if y is None else y.unflatten(-1, (fans[1], -1)).permute(1, 2, 3, 0).flatten(2) for y in sums
-        ]
+            i, o = path.i_in, path.i_out
+            if i not in stacked:
+                stacked[i] = self._stacked(blocks[i], self._blocks_in[i][1])
+            matrix = self._matrix(part, path)
+            y = stacked[i] @ matrix if self.shared_weights else (matrix.mT @ stacked[i]) * path.scale
+            sums[o] = sums[o] + y if o in sums else y
+        return {o: self._unstacked(y, x.shape[0], self._blocks_out[o][1]) for o, y in sums.items()}
 
-    def _shift(self, out: list[Tensor | None], bias: Tensor) -> None:
-        parts = bias.reshape(-1, self.f_out or 1, self.bias_numel).split(
-            [self._blocks_out[i][0] for i in self._biased], dim=-1
-        )
+    def _matrix(self, part: Tensor, path: _Path) -> Tensor:
+        """The weight of a path as a matrix, scaled; or one for each point, which is large and left as it is."""
+        maps = () if self.shared_weights else (-1,)
+        if self.f_in is None:
+            matrix = part.reshape(*maps, path.mul_in, path.mul_out)
+        else:
+            fans = self.f_in, self.f_out or 1
+            matrix = part.reshape(*maps, *fans, path.mul_in, path.mul_out).transpose(-3, -2)
+            matrix = matrix.reshape(*maps, fans[0] * path.mul_in, fans[1] * path.mul_out)
+        return matrix * path.scale if self.shared_weights and self._scale is None else matrix
+
+    def _stacked(self, block: Tensor, dim: int) -> Tensor:
+        """The components above one another: (dim * points, f_in * mul), or (points, f_in * mul, dim)."""
+        if self.shared_weights and dim == 1:
+            return block.flatten(1)
+        split = block.reshape(block.shape[0], math.prod(block.shape[1:]) // dim, dim)
+        return split.permute(2, 0, 1).flatten(0, 1) if self.shared_weights else split
+
+    def _unstacked(self, y: Tensor, points: int, dim: int) -> Tensor:
+        fan_out = () if self.f_out is None else (self.f_out,)
+        if self.shared_weights and dim == 1:
+            return y.unflatten(-1, (self.f_out, -1)) if fan_out else y
+        y = y.unflatten(0, (dim, points)).permute(1, 2, 0) if self.shared_weights else y
+        return y.reshape(points, *fan_out, y.shape[1] // (self.f_out or 1) * dim)
+
+    def _shift(self, out: dict[int, Tensor], bias: Tensor) -> None:
+        fan_out = () if self.f_out is None else (self.f_out,)
+        sizes = [self._blocks_out[i][0] for i in self._biased]
+        parts = bias.reshape(-1, *fan_out, self.bias_numel).split(sizes, dim=-1)
         for i, part in zip(self._biased, parts, strict=True):
-            before = out[i]
-            out[i] = part if before is None else before + part
+            out[i] = out[i] + part
 
     def _bias_or_own(self, bias: Tensor | None) -> Tensor:
         if bias is None and self.bias is None:
