@@ -99,7 +99,7 @@ class Linear(Weighted):
         return {o: self._unstacked(y, x.shape[0], self._blocks_out[o][1]) for o, y in sums.items()}
 
     def _matrix(self, part: Tensor, path: _Path) -> Tensor:
-        """The weight of a path as a matrix, scaled; or one for each point, which is large and left as it is."""
+        """The weight of a path as a matrix, scaled; or one for each point, which is large and left alone."""
         maps = () if self.shared_weights else (-1,)
         if self.f_in is None:
             matrix = part.reshape(*maps, path.mul_in, path.mul_out)
