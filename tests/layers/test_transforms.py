@@ -20,10 +20,10 @@ SPHERE = "0e+1o+2e"
 
 
 class Case(NamedTuple):
-    """A layer, the shape of one point of its input, and what it cannot do."""
+    """A layer, the shape of one point of its input, or of each input, and what it cannot do."""
 
     make: Callable[[], nn.Module]
-    point: tuple[int, ...]
+    point: tuple[int, ...] | list[tuple[int, ...]]
     mixes_points: bool = False  # one point's result depends on the others
 
 
@@ -58,59 +58,63 @@ CASES = {
 INDEPENDENT = [name for name, case in CASES.items() if not case.mixes_points]
 
 
-def built(name: str) -> tuple[nn.Module, Callable[..., Tensor]]:
+def built(name: str) -> tuple[nn.Module, Callable[..., list[Tensor]]]:
     """The layer in float64, and what makes random inputs for it."""
     torch.manual_seed(0)
     case = CASES[name]
     layer = case.make().double()
     for parameter in layer.parameters():
         nn.init.normal_(parameter)
-    return layer, lambda *batch: torch.randn(*batch, *case.point, dtype=torch.float64)
+    points = case.point if isinstance(case.point, list) else [case.point]
+    return layer, lambda *batch: [torch.randn(*batch, *point, dtype=torch.float64) for point in points]
+
+
+def tracked(xs: list[Tensor]) -> list[Tensor]:
+    return [x.detach().clone().requires_grad_() for x in xs]
 
 
 @pytest.mark.parametrize("name", INDEPENDENT)
 def test_takes_any_leading_axes(name):
     layer, inputs = built(name)
-    x = inputs(2, 3)
-    y = layer(x)
-    torch.testing.assert_close(layer(x.flatten(0, 1)), y.flatten(0, 1))
-    torch.testing.assert_close(torch.stack([layer(part) for part in x]), y)
-    torch.testing.assert_close(layer(x[1:, 2:])[0, 0], y[1, 2])
+    xs = inputs(2, 3)
+    y = layer(*xs)
+    torch.testing.assert_close(layer(*[x.flatten(0, 1) for x in xs]), y.flatten(0, 1))
+    torch.testing.assert_close(torch.stack([layer(*parts) for parts in zip(*xs, strict=True)]), y)
+    torch.testing.assert_close(layer(*[x[1:, 2:] for x in xs])[0, 0], y[1, 2])
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_takes_an_empty_batch(name):
     layer, inputs = built(name)
-    y = layer(inputs(2))
+    shape = layer(*inputs(2)).shape[1:]
     for batch in ((0,), (0, 2), (2, 0)):
-        x = inputs(*batch).requires_grad_()
-        z = layer(x)
-        assert z.shape == (*batch, *y.shape[1:])
-        (gradient,) = torch.autograd.grad(z.sum(), x)
-        assert gradient.shape == x.shape
+        xs = tracked(inputs(*batch))
+        y = layer(*xs)
+        assert y.shape == (*batch, *shape)
+        gradients = torch.autograd.grad(y.sum(), xs)
+        assert [g.shape for g in gradients] == [x.shape for x in xs]
     assert all(torch.isfinite(value).all() for value in layer.state_dict().values())
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_takes_strided_inputs_and_leaves_them_alone(name):
     layer, inputs = built(name)
-    x = inputs(4)
-    strided = torch.stack([x, x + 1], dim=-1)[..., 0]
-    kept = strided.clone()
+    xs = inputs(4)
+    strided = [torch.stack([x, x + 1], dim=-1)[..., 0] for x in xs]
     other, _ = built(name)
-    torch.testing.assert_close(layer(strided), other(x))
-    assert torch.equal(strided, kept)
+    torch.testing.assert_close(layer(*strided), other(*xs))
+    assert all(torch.equal(a, b) for a, b in zip(strided, xs, strict=True))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_compiles_to_one_graph_with_its_gradients(name):
     layer, inputs = built(name)
     other, _ = built(name)
-    x = inputs(3).requires_grad_()
+    xs = tracked(inputs(3))
     whole = torch.compile(other, fullgraph=True, backend="aot_eager")
-    y, z = layer(x), whole(x)
+    y, z = layer(*xs), whole(*xs)
     torch.testing.assert_close(z, y)
-    wanted = [x, *layer.parameters()], [x, *other.parameters()]
+    wanted = [*xs, *layer.parameters()], [*xs, *other.parameters()]
     first, second = (torch.autograd.grad(out.sin().sum(), w) for out, w in zip((y, z), wanted, strict=True))
     torch.testing.assert_close(second, first)
 
@@ -119,63 +123,68 @@ def test_compiles_to_one_graph_with_its_gradients(name):
 def test_exports_with_any_batch_size(name):
     layer, inputs = built(name)
     layer.eval()
-    program = torch.export.export(layer, (inputs(3),), dynamic_shapes=({0: torch.export.Dim("n", min=2)},))
-    x = inputs(5)
-    torch.testing.assert_close(program.module()(x), layer(x))
+    xs, batch = inputs(3), torch.export.Dim("n", min=2)
+    sizes = tuple({0: batch} for _ in xs)
+    program = torch.export.export(layer, tuple(xs), dynamic_shapes=sizes)
+    xs = inputs(5)
+    torch.testing.assert_close(program.module()(*xs), layer(*xs))
 
 
 @pytest.mark.parametrize("name", INDEPENDENT)
 def test_maps_and_differentiates_by_torch_func(name):
     layer, inputs = built(name)
-    x = inputs(3)
-    torch.testing.assert_close(torch.func.vmap(layer)(x[:, None])[:, 0], layer(x))
-    jacobian = torch.func.vmap(torch.func.jacrev(lambda one: layer(one[None])[0]))(x)
-    by_vjp = torch.autograd.functional.vjp(layer, x, torch.ones_like(layer(x)))[1]
-    outer = tuple(range(1, jacobian.ndim - len(CASES[name].point)))
-    torch.testing.assert_close(jacobian.sum(outer) if outer else jacobian, by_vjp)
+    xs = inputs(3)
+    y = layer(*xs)
+    torch.testing.assert_close(torch.func.vmap(layer)(*[x[:, None] for x in xs])[:, 0], y)
+    slots = tuple(range(len(xs)))
+    one = torch.func.jacrev(lambda *parts: layer(*[part[None] for part in parts])[0], argnums=slots)
+    by_vjp = torch.autograd.functional.vjp(layer, tuple(xs), torch.ones_like(y))[1]
+    for jacobian, expected in zip(torch.func.vmap(one)(*xs), by_vjp, strict=True):
+        outer = tuple(range(1, y.ndim))
+        torch.testing.assert_close(jacobian.sum(outer), expected)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_has_right_first_and_second_derivatives(name):
     layer, inputs = built(name)
     layer.eval()
-    x = inputs(2).requires_grad_()
-    assert torch.autograd.gradcheck(layer, x, fast_mode=True)
-    assert torch.autograd.gradgradcheck(layer, x, fast_mode=True)
+    xs = tracked(inputs(2))
+    assert torch.autograd.gradcheck(layer, xs, fast_mode=True)
+    assert torch.autograd.gradgradcheck(layer, xs, fast_mode=True)
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_has_finite_derivatives_at_zero(name):
     layer, inputs = built(name)
-    x = torch.zeros_like(inputs(3)).requires_grad_()
-    wanted = [x, *layer.parameters()]
-    (first, *rest) = torch.autograd.grad(
-        layer(x).square().sum() + layer(x).sum(), wanted, create_graph=True, materialize_grads=True
+    xs = tracked([torch.zeros_like(x) for x in inputs(3)])
+    wanted = [*xs, *layer.parameters()]
+    first = torch.autograd.grad(
+        layer(*xs).square().sum() + layer(*xs).sum(), wanted, create_graph=True, materialize_grads=True
     )
-    total = first.square().sum() + sum(g.square().sum() for g in rest)
-    second = torch.autograd.grad(total + x.sum(), wanted, materialize_grads=True)
-    assert all(torch.isfinite(g).all() for g in (first, *rest, *second))
+    total = sum(g.square().sum() for g in first) + sum(x.sum() for x in xs)
+    second = torch.autograd.grad(total, wanted, materialize_grads=True)
+    assert all(torch.isfinite(g).all() for g in (*first, *second))
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_survives_copies_files_and_dtypes(name):
     layer, inputs = built(name)
-    x = inputs(3)
+    xs = inputs(3)
     layer.eval()
-    y = layer(x)
+    y = layer(*xs)
     for again in (
         copy.deepcopy(layer),
         pickle.loads(pickle.dumps(layer)),
         copy.deepcopy(layer).float().double(),
     ):
-        torch.testing.assert_close(again(x), y, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(again(*xs), y, rtol=1e-6, atol=1e-6)
     file = io.BytesIO()
     torch.save(layer.state_dict(), file)
     file.seek(0)
     fresh = CASES[name].make().double().eval()
     fresh.load_state_dict(torch.load(file, weights_only=True))
-    torch.testing.assert_close(fresh(x), y)
-    small = copy.deepcopy(layer).float()(x.float())
+    torch.testing.assert_close(fresh(*xs), y)
+    small = copy.deepcopy(layer).float()(*[x.float() for x in xs])
     assert small.dtype == torch.float32
     torch.testing.assert_close(small.double(), y, rtol=1e-4, atol=1e-4)
 
@@ -186,7 +195,7 @@ def test_the_checks_can_fail():
     (gradient,) = torch.autograd.grad(x.square().sum(-1).sqrt().sum(), x)
     assert gradient.isnan().any()
     layer, inputs = built("BatchNorm, training")
-    x = inputs(2, 3)
+    (x,) = inputs(2, 3)
     assert (torch.stack([layer(part) for part in x]) - layer(x)).abs().max() > 1e-3
 
 
