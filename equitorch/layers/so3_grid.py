@@ -147,7 +147,8 @@ class SO3Activation(nn.Module):
         self.lmax_in, self.lmax_out = lmax_in, lmax_out
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.grid_out.from_grid(self.act(self.grid_in.to_grid(x)))
+        values = self.act.function(self.grid_in.to_grid(x))
+        return self.grid_out.from_grid(values) * self.act.constant  # there are fewer rows than points
 
     def extra_repr(self) -> str:
         return f"{self.lmax_in} -> {self.lmax_out}"

@@ -222,12 +222,11 @@ class S2Activation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         expect_rows("S2Activation", self.irreps_in, x)
-        if not self.random_rot:
-            return self.from_s2(self.act(self.to_s2(x)))
-        angles = rand_angles(dtype=x.dtype, device=x.device)
-        x = self.irreps_in.D_from_angles(*angles) @ x
-        y = self.from_s2(self.act(self.to_s2(x)))
-        return self.irreps_out.D_from_angles(*angles).mT @ y
+        angles = rand_angles(dtype=x.dtype, device=x.device) if self.random_rot else None
+        x = x if angles is None else self.irreps_in.D_from_angles(*angles) @ x
+        values = self.act.function(self.to_s2(x))
+        y = self.from_s2(values) * self.act.constant  # there are fewer rows than points
+        return y if angles is None else self.irreps_out.D_from_angles(*angles).mT @ y
 
     def extra_repr(self) -> str:
         return f"{self.irreps_in} -> {self.irreps_out}"
