@@ -114,11 +114,15 @@ class EquivariantConvolution(nn.Module):
         *,
         projection: Tensor | None = None,
     ) -> Tensor:
-        lists = [getattr(self, name) for name in _FORM]
-        form = [part.value if isinstance(part, Constant) else part for part in lists]
         return convolution(
-            x, y, weight, edge_index, form, self.dims, projection=projection, name=self.form_name
+            x, y, weight, edge_index, self.form, self.dims, projection=projection, name=self.form_name
         )
+
+    @property
+    def form(self) -> list[Tensor]:
+        """The coupling as the op ``convolution`` takes it, on the module's device."""
+        lists = [getattr(self, name) for name in _FORM]
+        return [part.value if isinstance(part, Constant) else part for part in lists]
 
     def extra_repr(self) -> str:
         return (

@@ -5,8 +5,6 @@ import pytest
 import torch
 
 from equitorch.layers import EquivariantConvolution
-from equitorch.layers.constant import Constant
-from equitorch.layers.convolution import _FORM
 from equitorch.ops.convolution import convolution, form_lists, form_name
 from equitorch.ops.convolution import reference as definition
 from equitorch.ops.convolution.reference import FILTER, RESULT, WALKS, WEIGHT, WEIGHT_TYPES
@@ -84,11 +82,6 @@ def check(op, slot, xs, plan, sizes, tolerance=None):
     torch.testing.assert_close(got, want, rtol=tolerance, atol=tolerance)
 
 
-def layer_lists(conv):
-    parts = [getattr(conv, name) for name in _FORM]
-    return [part.value if isinstance(part, Constant) else part for part in parts]
-
-
 @pytest.mark.parametrize(("dtype", "reverse"), [(torch.float32, True), (torch.float64, False)])
 @pytest.mark.parametrize(("nodes", "edges", "channels"), SHAPES)
 @pytest.mark.parametrize(("op", "slot"), SLOTS)
@@ -129,7 +122,7 @@ def test_cuts_large_couplings_into_pieces_that_fit(slot, separate):
     """17 paths; kept apart, their 71 rows of the result are those of four programs."""
     ends = "0e + 1o + 2e", Irreps.spherical_harmonics(3), Irreps.spherical_harmonics(3)
     conv = EquivariantConvolution(*ends, 2, separate_paths=separate)
-    xs, plan, sizes = case("convolution", (layer_lists(conv), conv.dims), 2, 1, 2)
+    xs, plan, sizes = case("convolution", (conv.form, conv.dims), 2, 1, 2)
     assert sizes[-1] == conv.form_name
     pieces = kernel.unrolled(slot, plan, sizes, most=24)
     held = [len(s.rows) for g in pieces.groups for s in g.segments]
@@ -231,7 +224,7 @@ def test_same_bits_twice(slot):
 def test_agrees_on_a_graph_of_some_size(slot, dtype, separate):
     ends = "0e + 1o + 2e", Irreps.spherical_harmonics(3), Irreps.spherical_harmonics(3)
     conv = EquivariantConvolution(*ends, 128, separate_paths=separate)
-    check("convolution", slot, *case("convolution", (layer_lists(conv), conv.dims), 40, 2000, 128, dtype))
+    check("convolution", slot, *case("convolution", (conv.form, conv.dims), 40, 2000, 128, dtype))
 
 
 @needs_gpu
@@ -280,7 +273,7 @@ def test_more_numbers_than_32_bits_count(slot):
     index = torch.stack([torch.randint(nodes, (edges,), device=DEVICE, generator=generator), target])
     index[1, -some:] = nodes - 1
     index[1, :-some].clamp_(max=nodes - 2)
-    lists, sizes = moved(layer_lists(conv)), [*conv.dims, WEIGHT_TYPES.index(torch.float32), conv.form_name]
+    lists, sizes = moved(conv.form), [*conv.dims, WEIGHT_TYPES.index(torch.float32), conv.form_name]
     shapes = [(nodes, 9, 128), (edges, 16), (edges, conv.dims[3], 128), (nodes, 16, 128)]
     xs = [torch.randn(shape, device=DEVICE, generator=generator) for shape in shapes]
     got = kernel.convolution(slot, without(xs, slot), [*walks(index, nodes), *lists], sizes)

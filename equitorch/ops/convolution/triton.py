@@ -27,7 +27,7 @@ from equitorch.ops.convolution.reference import (
 )
 from equitorch.ops.convolution.unrolled import Unrolled
 
-_REGISTERS = 128  # of a thread, for the channels of rows and weights; addresses and numbers A need more
+_REGISTERS = 144  # of a thread, for the channels of rows and weights; addresses and numbers A need more
 _unrolled: dict[tuple[object, ...], Unrolled] = {}
 
 
@@ -82,12 +82,12 @@ def _gather_group(
 ):  # fmt: skip
     mask = c < C
     totals = _zeros(len(GROUP.rows), ACC, BLOCK)
-    for n in range(tl.load(start + i), tl.load(start + i + 1)):
-        e = tl.load(edge + n)
-        y = _numbers(filters + e * FORM.dims[1], e >= 0, FORM.dims[1], ACC)
-        x_at = feature + tl.load(other + e) * FORM.dims[0] * C + c
-        w_at = weight + tl.load(pair + e) * FORM.dims[3] * C + c
-        for s in tl.static_range(len(GROUP.segments)):
+    for s in tl.static_range(len(GROUP.segments)):  # each walks anew: loads move up to where a loop begins
+        for n in range(tl.load(start + i), tl.load(start + i + 1)):
+            e = tl.load(edge + n)
+            y = _numbers(filters + e * FORM.dims[1], e >= 0, FORM.dims[1], ACC)
+            x_at = feature + tl.load(other + e) * FORM.dims[0] * C + c
+            w_at = weight + tl.load(pair + e) * FORM.dims[3] * C + c
             x = _rows(x_at, mask, C, GROUP.segments[s].rows, ACC)
             for p in tl.static_range(len(GROUP.segments[s].paths)):
                 w = tl.load(w_at + GROUP.segments[s].paths[p].number * C, mask, 0.0).to(ACC)
@@ -165,13 +165,13 @@ def _filters(
     """Sums over channels: one for each row of the filter, at the very end."""
     e = tl.program_id(0).to(tl.int64)
     sums = _zeros(FORM.dims[1], ACC, BLOCK)
-    for low in range(0, C, BLOCK):
-        c = low + tl.arange(0, BLOCK)
-        mask = c < C
-        x_at = feature + tl.load(source + e) * FORM.dims[0] * C + c
-        w_at = weight + tl.load(pair + e) * FORM.dims[3] * C + c
-        g_at = result + tl.load(target + e) * FORM.dims[2] * C + c
-        for s in tl.static_range(len(FORM.groups[0].segments)):
+    for s in tl.static_range(len(FORM.groups[0].segments)):
+        for low in range(0, C, BLOCK):
+            c = low + tl.arange(0, BLOCK)
+            mask = c < C
+            x_at = feature + tl.load(source + e) * FORM.dims[0] * C + c
+            w_at = weight + tl.load(pair + e) * FORM.dims[3] * C + c
+            g_at = result + tl.load(target + e) * FORM.dims[2] * C + c
             x = _rows(x_at, mask, C, FORM.groups[0].segments[s].rows, ACC)
             g = _rows(g_at, mask, C, FORM.groups[0].segments[s].result, ACC)
             for p in tl.static_range(len(FORM.groups[0].segments[s].paths)):
@@ -197,7 +197,7 @@ def convolution(open_slot: int, operands: list[Tensor], plan: list[Tensor], size
     form = unrolled(open_slot, plan, sizes, most=12 if double else 24)
     if not form.groups:
         return out.zero_()
-    block = _block(form.features + form.results + form.weights, channels, double)
+    block = _block(open_slot, form, channels, double)
     settings = {"FORM": form, "ACC": tl.float64 if double else tl.float32, "BLOCK": block, "num_warps": 1}
     blocks = triton.cdiv(channels, block)
     if open_slot == FILTER:
@@ -250,8 +250,9 @@ def _dense(walk: list[Tensor]) -> list[Tensor]:
     return [index.contiguous() for index in walk]
 
 
-def _block(held: int, channels: int, double: bool) -> int:
+def _block(open_slot: int, form: Unrolled, channels: int, double: bool) -> int:
     """How many channels a warp holds: one, two or four to a thread."""
+    held = form.features + form.results + form.weights + (form.dims[1] if open_slot == FILTER else 0)
     fit = max(1, _REGISTERS // (held * (2 if double else 1)))
     wanted = max(1, triton.cdiv(channels, 32))
     return 32 * (4 if min(fit, wanted) >= 4 else min(fit, wanted, 2))
