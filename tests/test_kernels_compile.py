@@ -15,9 +15,17 @@ ROOT = Path(__file__).parents[1]
 COMPILE = """
 import importlib, pathlib, subprocess, tempfile
 import triton, triton.language as tl
+from equitorch.layers import EquivariantConvolution
 from equitorch.ops.radial.knots import polynomials
+from equitorch.reps import Irreps
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
+
+def coupling(slot, lmax, most=24):
+    ends = [Irreps.spherical_harmonics(l) for l in (lmax, 3, 3)]
+    conv = EquivariantConvolution(*ends, 128)
+    unrolled = importlib.import_module("equitorch.ops.convolution.triton").unrolled
+    return unrolled(slot, [*8 * [None], *conv.form], [*conv.dims, 1, conv.form_name], most=most)
 
 resources = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 for row, (op, name, types, constants) in enumerate({rows}):
@@ -36,6 +44,7 @@ for row, (op, name, types, constants) in enumerate({rows}):
         print(row, capability, *(x for x in used.split() if x.startswith("STACK:")), flush=True)
 """
 SINGLE, DOUBLE = "'ACC': tl.float32, 'BLOCK': 128", "'ACC': tl.float64, 'BLOCK': 128"
+WARP = "'ACC': tl.float32, 'BLOCK': 64, 'num_warps': 1"
 ENTRIES = {"*fp32": "a b out value", "*i32": "left right start", "i32": "I J K C"}
 TABLE = "'POLYNOMIALS': polynomials(1), 'SIGN': -1, " + SINGLE
 KERNELS = [
@@ -51,6 +60,35 @@ KERNELS = [
             "i32": "J GIVEN WEIGHTS COMPUTED NODE_OUT SPECIES_OUT C",
         },
         "{'ACC': tl.float32, 'BLOCK': 32, 'num_warps': 1}",
+    ),
+    (
+        "convolution",
+        "_gather",
+        {"*fp32": "feature filters weight out", "*i64": "other start edge pair", "i32": "C blocks"},
+        f"{{'FORM': coupling(3, 3), {WARP}}}",
+    ),
+    (
+        "convolution",
+        "_gather",
+        {
+            "*fp64": "feature filters out",
+            "*bf16": "weight",
+            "*i64": "other start edge pair",
+            "i32": "C blocks",
+        },
+        f"{{'FORM': coupling(0, 2, 12), {WARP.replace('32', '64', 1)}}}",
+    ),
+    (
+        "convolution",
+        "_weights",
+        {"*fp32": "feature filters result out", "*i64": "source target pair_edge", "i32": "C blocks"},
+        f"{{'FORM': coupling(2, 3), 'SIDES': 2, {WARP}}}",
+    ),
+    (
+        "convolution",
+        "_filters",
+        {"*fp32": "feature weight result out", "*i64": "source target pair", "i32": "C"},
+        f"{{'FORM': coupling(1, 3), {WARP}}}",
     ),
     (
         "harmonics",
