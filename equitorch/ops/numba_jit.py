@@ -37,7 +37,7 @@ class JitPair:
     def __init__(self, function: Callable[..., None]) -> None:
         functools.update_wrapper(self, function)
         self._function = function
-        self._compiled: dict[tuple[bool, str], Callable[..., None]] = {}
+        self._compiled: dict[tuple[bool, tuple[Any, ...]], Callable[..., None]] = {}
 
     def __call__(self, *arguments: Any, work: float = float("inf")) -> None:
         """Run with C-contiguous arrays and numbers; ``work`` estimates the scalar operations."""
@@ -50,15 +50,16 @@ class JitPair:
                 self._run(True, arguments)
 
     def _run(self, parallel: bool, arguments: tuple[Any, ...]) -> None:
-        key = parallel, "_".join(map(_tag, arguments))
+        key = parallel, tuple([(a.dtype, a.ndim) if hasattr(a, "ndim") else type(a) for a in arguments])
         kernel = self._compiled.get(key)
         if kernel is not None:
             return kernel(*arguments)
-        kernel = _compile(self._function, *key, cache=True)
+        kinds = "_".join(map(_tag, arguments))
+        kernel = _compile(self._function, parallel, kinds, cache=True)
         try:
             kernel(*arguments)
         except OSError:  # a full disk, or a quota, while the compiled code is saved
-            kernel = _compile(self._function, *key, cache=False)
+            kernel = _compile(self._function, parallel, kinds, cache=False)
             kernel(*arguments)
         self._compiled[key] = kernel
 

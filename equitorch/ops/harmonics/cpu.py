@@ -18,6 +18,9 @@ LANES = 64  # vectors of one block; the last block is filled up with zeros
 def spherical_harmonics(x: Tensor, lmax: int, normalize: bool, normalization: str) -> Tensor:
     out = x.new_empty(x.shape[0], (lmax + 1) ** 2)
     start, left, axis, value, _, first = _table(lmax, normalization, x.dtype)
+    if lmax == 1:
+        _vectors(array(x), first, value, normalize, array(out), work=20 * x.shape[0])
+        return out
     _harmonics(array(x), start, left, axis, value, first, normalize, array(out), work=_work(x, left))
     return out
 
@@ -25,6 +28,9 @@ def spherical_harmonics(x: Tensor, lmax: int, normalize: bool, normalization: st
 def gradient(g: Tensor, x: Tensor, lmax: int, normalize: bool, normalization: str) -> Tensor:
     out = torch.empty_like(x, memory_format=torch.contiguous_format)
     table = _table(lmax, normalization, x.dtype)
+    if lmax == 1:
+        _vectors_gradient(array(g), array(x), table[5], table[3], normalize, array(out), work=30 * x.shape[0])
+        return out
     _gradient(array(g), array(x), *table, normalize, array(out), work=2 * _work(x, table[1]))
     return out
 
@@ -49,6 +55,33 @@ def _table(lmax: int, normalization: str, dtype: torch.dtype):
 
 def _work(x: Tensor, left) -> int:
     return 2 * x.shape[0] * (left.size + 16)
+
+
+@jit_pair
+def _vectors(x, first, value, normalize, out):
+    """Degrees 0 and 1, where moving numbers about is all the work: no blocks."""
+    size, shortest = first[0] * value[0], x.dtype.type(1e-24)
+    for i in prange(x.shape[0]):
+        a, b, c, scale = x[i, 0], x[i, 1], x[i, 2], size
+        if normalize:
+            square = a * a + b * b + c * c
+            scale = x.dtype.type(0) if square < shortest else size / np.sqrt(square)
+        out[i, 0], out[i, 1], out[i, 2], out[i, 3] = first[0], scale * a, scale * b, scale * c
+
+
+@jit_pair
+def _vectors_gradient(g, x, first, value, normalize, out):
+    size, shortest = first[0] * value[0], x.dtype.type(1e-24)
+    for i in prange(x.shape[0]):
+        a, b, c, scale, along = x[i, 0], x[i, 1], x[i, 2], size, x.dtype.type(0)
+        if normalize:
+            square = a * a + b * b + c * c
+            short = square < shortest
+            along = x.dtype.type(0) if short else (a * g[i, 1] + b * g[i, 2] + c * g[i, 3]) / square
+            scale = x.dtype.type(0) if short else size / np.sqrt(square)
+        out[i, 0] = scale * (g[i, 1] - along * a)
+        out[i, 1] = scale * (g[i, 2] - along * b)
+        out[i, 2] = scale * (g[i, 3] - along * c)
 
 
 @jit_pair

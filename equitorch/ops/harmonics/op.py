@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 from types import ModuleType
 from typing import Any
@@ -50,7 +51,11 @@ def spherical_harmonics(
     if traced(vectors):
         out = _harmonics(rows, *options)
     elif fused(vectors):
-        out = _Harmonics.apply(rows, *options)
+        out = (
+            _Harmonics.apply(rows, *options)
+            if _followed(rows)
+            else _plain("spherical_harmonics", rows, *options)
+        )
     else:
         return reference.spherical_harmonics(vectors, *options)
     return out.reshape(*vectors.shape[:-1], out.shape[-1])
@@ -74,10 +79,23 @@ def _check(lmax: int, vectors: Tensor, normalization: str) -> None:
         )
 
 
+def _followed(*operands: Tensor) -> bool:
+    """Whether autograd wants to know."""
+    return torch.is_grad_enabled() and any(x.requires_grad for x in operands)
+
+
+def _plain(name: str, *arguments: Any) -> Any:
+    """One of the three functions where nobody follows: a node of autograd costs as much as small inputs do."""
+    return getattr(_implementation(arguments[0]), name)(*arguments)
+
+
 def _implementation(x: Tensor) -> ModuleType:
-    if not fused(x):
-        return reference
-    return importlib.import_module(f"equitorch.ops.harmonics.{'triton' if x.is_cuda else 'cpu'}")
+    return _kernels(x.is_cuda) if fused(x) else reference
+
+
+@functools.cache
+def _kernels(cuda: bool) -> ModuleType:
+    return importlib.import_module(f"equitorch.ops.harmonics.{'triton' if cuda else 'cpu'}")
 
 
 class _Harmonics(torch.autograd.Function):
@@ -91,7 +109,10 @@ class _Harmonics(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Any, ...]:
-        return _Gradient.apply(g, *ctx.saved_tensors, *ctx.options), None, None, None
+        operands = g, *ctx.saved_tensors
+        if _followed(*operands):
+            return _Gradient.apply(*operands, *ctx.options), None, None, None
+        return _plain("gradient", *operands, *ctx.options), None, None, None
 
 
 class _Gradient(torch.autograd.Function):
@@ -105,7 +126,10 @@ class _Gradient(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, h: Tensor) -> tuple[Any, ...]:
-        return *_Second.apply(*ctx.saved_tensors, h, *ctx.options), None, None, None
+        operands = *ctx.saved_tensors, h
+        if _followed(*operands):
+            return *_Second.apply(*operands, *ctx.options), None, None, None
+        return *_plain("second", *operands, *ctx.options), None, None, None
 
 
 class _Second(torch.autograd.Function):
