@@ -25,10 +25,10 @@ Inputs = tuple[Tensor, Tensor, Tensor]
 class Case:
     """One convolution, ours and e3nn's, on the same random graph."""
 
-    def __init__(self, lmax: int, sh: int, edges: int, channels: int) -> None:
+    def __init__(self, lmax: int, sh: int, edges: int, channels: int, *, nodes: int | None = None) -> None:
         generator = torch.Generator().manual_seed(0)
         natural = Irreps.spherical_harmonics
-        nodes = max(edges // 16, 4)
+        nodes = nodes or max(edges // 16, 4)
         self.name = f"0..{lmax} x 0..{sh} -> 0..{max(lmax, sh)}, {edges} edges"
         self.ours = EquivariantConvolution(natural(lmax), natural(sh), natural(max(lmax, sh)), channels)
         target = torch.randint(nodes, (edges,), generator=generator).sort().values
