@@ -166,15 +166,14 @@ def _by_factors(ls: list[int], R: Tensor) -> list[Tensor]:
     rows = turns.unbind(1)
     sign = (torch.linalg.cross(rows[0], rows[1]) * rows[2]).sum(1, keepdim=True).sign_()  # of the determinant
     angles = torch.stack(_angles((turns.flatten(1) * sign).unbind(1)))
-    phase = angles.unsqueeze(2) * torch.arange(top + 1, dtype=torch.float64, device=R.device)
+    phase = angles.unsqueeze(2) * _orders(top, R.device)
     sine = phase.sin()
     alpha, beta, gamma = torch.cat([phase.cos_(), sine, -sine], dim=2).to(R.dtype).unbind(0)
-    sign = sign.to(R.dtype)
     results = []
     for l in ls:
         middle, inner, left, right = _factor_tables(l, top, R.dtype, R.device)
         about_x = beta.index_select(1, inner)
-        about_x = about_x.mul_(sign) if l % 2 else about_x
+        about_x = about_x.mul_(sign.to(R.dtype)) if l % 2 else about_x
         D = torch.mm(about_x, middle).view(-1, 2, 2 * l + 1, 2 * l + 1)
         D.mul_(alpha.index_select(1, left).view(-1, 2, 2 * l + 1, 1))
         D.mul_(gamma.index_select(1, right).view(-1, 2, 1, 2 * l + 1))
@@ -190,6 +189,11 @@ def _angles(entries: tuple[Tensor, ...]) -> tuple[Tensor, Tensor, Tensor]:
     beta = torch.atan2(torch.hypot(r01, r21), r11)
     gamma = torch.atan2((c * r02).addcmul_(s, r22, value=-1), (c * r00).addcmul_(s, r20, value=-1))
     return alpha, beta, gamma
+
+
+@functools.lru_cache(maxsize=64)
+def _orders(top: int, device: torch.device) -> Tensor:
+    return torch.from_numpy(np.arange(top + 1.0)).to(device)
 
 
 @functools.lru_cache(maxsize=256)

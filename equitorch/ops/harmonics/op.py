@@ -85,7 +85,7 @@ def _followed(*operands: Tensor) -> bool:
 
 
 def _plain(name: str, *arguments: Any) -> Any:
-    """One of the three functions where nobody follows: a node of autograd costs as much as small inputs do."""
+    """One of the three functions where nobody follows: a node of autograd costs as much as small inputs."""
     return getattr(_implementation(arguments[0]), name)(*arguments)
 
 
