@@ -39,6 +39,7 @@ from equitorch.layers.readout import TensorReadout as TensorReadout
 from equitorch.layers.readout import VectorReadout as VectorReadout
 from equitorch.layers.readout import pool as pool
 from equitorch.layers.reduced_tensor_products import ReducedTensorProducts as ReducedTensorProducts
+from equitorch.layers.so2 import SO2Convolution as SO2Convolution
 from equitorch.layers.so3_grid import SO3Activation as SO3Activation
 from equitorch.layers.so3_grid import SO3Grid as SO3Grid
 from equitorch.layers.sphere import FromS2Grid as FromS2Grid
@@ -48,6 +49,10 @@ from equitorch.layers.spherical_harmonics import SphericalHarmonics as Spherical
 from equitorch.layers.spherical_harmonics import SphericalHarmonicsAlphaBeta as SphericalHarmonicsAlphaBeta
 from equitorch.layers.symmetric_contraction import SymmetricContraction as SymmetricContraction
 from equitorch.layers.tensor_product import TensorProduct as TensorProduct
+from equitorch.layers.tensor_products import ElementwiseTensorProduct as ElementwiseTensorProduct
+from equitorch.layers.tensor_products import FullTensorProduct as FullTensorProduct
+from equitorch.layers.tensor_products import FullyConnectedTensorProduct as FullyConnectedTensorProduct
+from equitorch.layers.tensor_square import TensorSquare as TensorSquare
 from equitorch.layers.tensornet import TensorEmbedding as TensorEmbedding
 from equitorch.layers.tensornet import TensorInteraction as TensorInteraction
 from equitorch.layers.tensornet import TensorLinear as TensorLinear

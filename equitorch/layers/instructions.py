@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from equitorch.reps import Irreps
 
@@ -40,7 +41,7 @@ Triple = tuple[Irreps, Irreps, Irreps]
 MODES = ("uvw", "uvu", "uvv", "uuw", "uuu", "uvuv", "uvu<v", "u<vw")
 
 
-def read_instructions(irreps: Triple, instructions: Iterable[Sequence[object]]) -> list[Instruction]:
+def read_instructions(irreps: Triple, instructions: Iterable[Sequence[Any]]) -> list[Instruction]:
     """Check instructions as users write them: (i_in1, i_in2, i_out, mode, has_weight[, path_weight]).
 
     Args:
@@ -58,32 +59,42 @@ def read_instructions(irreps: Triple, instructions: Iterable[Sequence[object]]) 
     return [_read(irreps, tuple(given)) for given in instructions]
 
 
-def _read(irreps: Triple, given: tuple[object, ...]) -> Instruction:
+def _read(irreps: Triple, given: tuple[Any, ...]) -> Instruction:
     if len(given) not in (5, 6):
         raise ValueError(
             "TensorProduct expects instructions (i_in1, i_in2, i_out, mode, has_weight[, path_weight]), "
             f"got {given!r}"
         )
-    *which, mode, has_weight = given[:5]
-    weight = float(given[5]) if len(given) == 6 else 1.0  # type: ignore[arg-type]
-    for name, n, own in zip(("irreps_in1", "irreps_in2", "irreps_out"), which, irreps, strict=True):
-        if not isinstance(n, int) or not 0 <= n < len(own):
-            raise ValueError(f"instruction {given!r} names block {n} of {name} '{own}', which has {len(own)}")
+    i1, i2, i3 = (
+        _block(given, name, n, own)
+        for name, n, own in zip(("irreps_in1", "irreps_in2", "irreps_out"), given[:3], irreps, strict=True)
+    )
+    mode, weighted, weight = given[3], bool(given[4]), float(given[5]) if len(given) == 6 else 1.0
     if mode not in MODES:
         raise ValueError(f"instruction {given!r} expects a mode of {', '.join(MODES)}, got {mode!r}")
-    (m1, a), (m2, b), (m3, c) = (own[n] for n, own in zip(which, irreps, strict=True))  # type: ignore[index]
+    (m1, a), (m2, b), (m3, c) = irreps[0][i1], irreps[1][i2], irreps[2][i3]
     if c.p != a.p * b.p or not abs(a.l - b.l) <= c.l <= a.l + b.l:
         raise ValueError(f"instruction {given!r} joins {a} and {b} into {c}, which do not couple")
-    if weight < 0:
+    if not weight >= 0:
         raise ValueError(f"instruction {given!r} expects a path_weight of at least 0, got {weight}")
-    _check_multiplicities(given, str(mode), bool(has_weight), (m1, m2, m3))
-    i1, i2, i3 = which
-    shape = _path_shape(str(mode), m1, m2, m3)
-    return Instruction(i1, i2, i3, str(mode), bool(has_weight), weight, shape)  # type: ignore[arg-type]
+    _check_multiplicities(given, mode, weighted, (m1, m2, m3))
+    return Instruction(i1, i2, i3, mode, weighted, weight, _path_shape(mode, m1, m2, m3))
+
+
+def _block(given: tuple[Any, ...], name: str, n: Any, irreps: Irreps) -> int:
+    try:
+        block = operator.index(n)
+    except TypeError:
+        block = -1
+    if not 0 <= block < len(irreps):
+        raise ValueError(
+            f"instruction {given!r} names block {n!r} of {name} '{irreps}', which has {len(irreps)}"
+        )
+    return block
 
 
 def _check_multiplicities(
-    given: tuple[object, ...], mode: str, weighted: bool, muls: tuple[int, int, int]
+    given: tuple[Any, ...], mode: str, weighted: bool, muls: tuple[int, int, int]
 ) -> None:
     m1, m2, m3 = muls
     pairs = m1 * (m1 - 1) // 2

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equitorch.layers.instructions import Instruction, normalized, read_instructions
-from equitorch.layers.product_plan import Call, Operand, Part, Side, make_plan
-from equitorch.ops.bilinear import Bilinear
-from equitorch.reps import Irreps, common_channels, rows_of
+from equitorch.layers.instructions import normalized, read_instructions
+from equitorch.layers.product_call import ProductCall, Views
+from equitorch.layers.product_plan import Operand, make_plan
+from equitorch.reps import Irreps, common_channels
 
 Weights = Tensor | Sequence[Tensor] | None
 Variance = Iterable[float] | Tensor | None
@@ -25,8 +25,8 @@ class TensorProduct(nn.Module):
         x_{u i} \, y_{v j}
 
     where C is the unit-norm 3j symbol, f_p the factor of the path, and a mode such as ``uvu`` says which of
-    the multiplicities u, v, w are one and the same. Names, arguments, numbers and the order of the weights are
-    those of ``e3nn.o3.TensorProduct``.
+    the multiplicities u, v, w are one and the same. Names, arguments, numbers and the order of the weights
+    are those of ``e3nn.o3.TensorProduct``.
 
     Args:
         irreps_in1: of the first operand, multiplicities included.
@@ -136,9 +136,9 @@ class TensorProduct(nn.Module):
         flat = self.layout == "e3nn"
         irreps = self.irreps_in1, self.irreps_in2, self.irreps_out
         self._operands = tuple(Operand(own, 0 if flat else common_channels(own)) for own in irreps)
-        calls = make_plan(self._operands[:2], irreps, self.instructions, self.shared_weights)
-        self._calls = [call._replace(coupling=None) for call in calls]
-        self.products = nn.ModuleList(Bilinear(call.coupling) for call in calls)
+        plan = make_plan(self._operands[:2], irreps, self.instructions, shared=self.shared_weights)
+        shapes = [path.path_shape for path in self.instructions]
+        self.calls = nn.ModuleList(ProductCall(call, shapes) for call in plan)
         self._sizes = [path.weights for path in self.instructions]
 
     def forward(self, x: Tensor, y: Tensor, weight: Weights = None) -> Tensor:
@@ -157,14 +157,13 @@ class TensorProduct(nn.Module):
 
     def _check(self, x: Tensor, y: Tensor) -> None:
         for name, t, own in zip("xy", (x, y), self._operands, strict=False):
-            wanted = _shape(own)
+            wanted = own.shape
             if t.shape[-len(wanted) :] != wanted:
-                raise ValueError(
-                    f"{self} expects {name} of shape (..., {', '.join(map(str, wanted))}), got {tuple(t.shape)}"
-                )
+                sizes = ", ".join(map(str, wanted))
+                raise ValueError(f"{self} expects {name} of shape (..., {sizes}), got {tuple(t.shape)}")
 
     def _flat_weight(self, weight: Weights) -> Tensor | None:
-        if weight is None:
+        if weight is None or (not isinstance(weight, Tensor) and not len(weight)):
             if self.weight_numel and self.weight is None:
                 raise ValueError(
                     f"{self} does not own its weights and expects weight as an argument, got none"
@@ -189,97 +188,70 @@ class TensorProduct(nn.Module):
             )
         return torch.cat(flat, dim=-1)
 
+    def weight_view_for_instruction(self, instruction: int, weight: Weights = None) -> Tensor:
+        """The weights of one path, in its ``path_shape``: a view of the module's own, or of ``weight``.
+
+        Raises:
+            ValueError: if the path has no weights.
+        """
+        path = self.instructions[instruction]
+        flat = self._flat_weight(weight)
+        if not path.has_weight or flat is None:
+            raise ValueError(f"instruction {instruction} of {self} has no weights")
+        before = sum(self._sizes[:instruction])
+        return flat.narrow(-1, before, path.weights).unflatten(-1, path.path_shape)
+
+    def weight_views(self, weight: Weights = None, yield_instruction: bool = False) -> Iterator[Any]:
+        """The weights of each path that has any; with ``yield_instruction`` after its number and itself."""
+        for n, path in enumerate(self.instructions):
+            if path.has_weight:
+                view = self.weight_view_for_instruction(n, weight)
+                yield (n, path, view) if yield_instruction else view
+
     def _product(self, x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
         weights = () if weight is None else weight.split(self._sizes, dim=-1)
-        blocks: list[list[Tensor]] = [[], []]
-        sums: list[list[Tensor]] = [[] for _ in self.irreps_out]
-        for call, product in zip(self._calls, self.products, strict=True):
-            sides = []
-            for slot, side, t in ((0, call.left, x), (1, call.right, y)):
-                if side.way == "parts" and not blocks[slot]:
-                    blocks[slot] = _blocks(t, self._operands[slot])
-                sides.append(self._side(side, t, blocks[slot], weights))
-            z = product(*sides)
-            for part, rows in zip(
-                call.results, z.split([part.rows for part in call.results], dim=1), strict=True
-            ):
-                sums[part.block].append(self._result(part, rows, weights))
+        views = Views(x, self._operands[0]), Views(y, self._operands[1])
+        sums: list[Tensor | None] = [None] * len(self.irreps_out)
+        for call in self.calls:
+            for block, term in call(views, weights):
+                before = sums[block]
+                sums[block] = term if before is None else before + term
         return self._assembled(sums, x, y)
 
-    def _side(self, side: Side, t: Tensor, blocks: Sequence[Tensor], weights: Sequence[Tensor]) -> Tensor:
-        """One operand of a call. Shape (points, rows, channels)."""
-        if side.way == "whole":
-            return t
-        if side.way == "single":
-            return t.flatten(1).unsqueeze(2)
-        rows = [self._part(part, blocks[part.block], weights) for part in side.parts]
-        return rows[0] if len(rows) == 1 else torch.cat(rows, dim=1)
-
-    def _part(self, part: Part, block: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        """Rows of an operand from one of its blocks (points, dim, mul)."""
-        if part.kind == "mixed":
-            matrix = self._matrix(part, weights, left=True)
-            return (
-                _times(block, matrix).unflatten(2, (part.extra, matrix.shape[-1] // part.extra)).flatten(1, 2)
-            )
-        if part.kind == "weighted":
-            factor = torch.stack([weights[use.path] for use in part.uses], dim=-2)
-            return (block.unsqueeze(2) * factor.unsqueeze(-3)).flatten(1, 2)
-        if part.kind in ("first", "second"):
-            pairs = torch.triu_indices(block.shape[2], block.shape[2], 1, device=block.device)
-            block = block.index_select(2, pairs[0 if part.kind == "first" else 1])
-            return block * weights[part.uses[0].path].unsqueeze(-2) if part.uses else block
-        return block
-
-    def _result(self, part: Part, rows: Tensor, weights: Sequence[Tensor]) -> Tensor:
-        """A block (points, dim, mul) of the result from rows of a product."""
-        if part.kind == "mix":
-            z = rows.unflatten(1, (part.dim, part.extra)).flatten(2)
-            return _times(z, self._matrix(part, weights, left=False))
-        if part.kind in ("pairs", "swapped"):
-            rows = rows.unflatten(1, (part.dim, part.extra))
-            rows = (rows.transpose(2, 3) if part.kind == "swapped" else rows).flatten(2)
-            return rows * weights[part.uses[0].path].unsqueeze(-2) if part.uses else rows
-        return rows
-
-    def _matrix(self, part: Part, weights: Sequence[Tensor], *, left: bool) -> Tensor:
-        """The weights of a part as one matrix; ``left``: its first index is that of the operand."""
-        matrices = []
-        for path, swapped in part.uses:
-            w = weights[path].unflatten(-1, self.instructions[path].path_shape)
-            axis = w.ndim - len(self.instructions[path].path_shape)
-            w = w.transpose(axis, axis + 1) if swapped else w
-            matrices.append(w.flatten(axis + 1) if left else w.flatten(axis, -2))
-        return matrices[0] if len(matrices) == 1 else torch.cat(matrices, dim=-1 if left else -2)
-
-    def _assembled(self, sums: list[list[Tensor]], x: Tensor, y: Tensor) -> Tensor:
+    def _assembled(self, sums: Sequence[Tensor | None], x: Tensor, y: Tensor) -> Tensor:
         """All blocks of the result in its layout."""
-        own = self._operands[2]
-        blocks = []
-        for (mul, ir), terms in zip(own.irreps, sums, strict=True):
-            block = terms[0] if terms else x.new_zeros(x.shape[0], ir.dim, mul)
-            for term in terms[1:]:
-                block = block + term
+        own, blocks = self._operands[2], []
+        for (mul, ir), term in zip(own.irreps, sums, strict=True):
+            block = x.new_zeros(x.shape[0], ir.dim, mul) if term is None else term
             if own.channels == 0:
                 block = block.transpose(1, 2).flatten(1)
             elif mul != own.channels:
                 block = block.unflatten(2, (mul // own.channels, own.channels)).transpose(1, 2).flatten(1, 2)
             blocks.append(block)
         if not blocks:
-            return x.new_zeros(x.shape[0], *_shape(own))
+            return x.new_zeros(x.shape[0], *own.shape)
         out = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
         # Without any path nothing depends on the operands: derivatives are zero, not missing.
-        return out if self._calls else out + x.flatten()[:0].sum() + y.flatten()[:0].sum()
-
-    def extra_repr(self) -> str:
-        return ""
+        return out if len(self.calls) else out + x.flatten()[:0].sum() + y.flatten()[:0].sum()
 
     def __repr__(self) -> str:
         paths = sum(math.prod(path.path_shape) for path in self.instructions)
         return (
-            f"{self._name}({self._title()} | {paths} paths | {self.weight_numel} weights | "
-            f"{self.irrep_normalization}, {self.path_normalization})"
+            f"{self._name}({self._title()} | {paths} paths | {self.weight_numel} weights | {self._rules()})"
         )
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """Also take a state of e3nn's module: its constants, and its empty weight, are left aside."""
+        foreign = f"{prefix}output_mask", f"{prefix}_compiled_"
+        none = f"{prefix}weight" if self.weight is None else ""
+        for key in [key for key in state_dict if key.startswith(foreign)]:
+            del state_dict[key]
+        if none in state_dict and not state_dict[none].numel():
+            del state_dict[none]
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def _rules(self) -> str:
+        return f"{self.irrep_normalization}, {self.path_normalization}"
 
     def _title(self) -> str:
         one, two, out = (own.irreps.simplify() for own in self._operands)
@@ -294,32 +266,3 @@ def _variances(product: str, name: str, given: Variance, irreps: Irreps) -> list
             f"got {len(values)}"
         )
     return values
-
-
-def _shape(own: Operand) -> tuple[int, ...]:
-    return (own.irreps.dim // own.channels, own.channels) if own.channels else (own.irreps.dim,)
-
-
-def _blocks(x: Tensor, own: Operand) -> list[Tensor]:
-    """The blocks of an operand as (points, dim, mul)."""
-    if own.channels == 0:
-        parts = x.split([entry.dim for entry in own.irreps], dim=1)
-        return [
-            part.unflatten(1, (mul, ir.dim)).transpose(1, 2)
-            for part, (mul, ir) in zip(parts, own.irreps, strict=True)
-        ]
-    copies = [mul // own.channels for mul, _ in own.irreps]
-    parts = x.split([n * ir.dim for n, (_, ir) in zip(copies, own.irreps, strict=True)], dim=1)
-    return [
-        part if n == 1 else part.unflatten(1, (n, ir.dim)).transpose(1, 2).flatten(2)
-        for part, n, (_, ir) in zip(parts, copies, own.irreps, strict=True)
-    ]
-
-
-def _times(x: Tensor, matrix: Tensor) -> Tensor:
-    """Multiply channels by a matrix, one for all points or one for each: (points, dim, c) -> (.., dim, c')."""
-    if matrix.ndim == 3:
-        return torch.bmm(x, matrix)
-    if x.shape[1] == 1:
-        return (x.squeeze(1) @ matrix).unsqueeze(1)
-    return torch.bmm(x.transpose(0, 1), matrix.expand(x.shape[1], -1, -1)).transpose(0, 1)
