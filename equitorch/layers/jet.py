@@ -16,8 +16,8 @@ from equitorch.ops import jet as ops
 def jet(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     r"""Push the derivatives of a curve x(t) through a function: those of y(t) = module(x(t)).
 
-    Affine maps act on all orders in one matrix product, SiLU by its own derivatives; anything else is
-    differentiated by PyTorch.
+    Affine maps act on all orders in one matrix product, SiLU by its own derivatives, and a module with a
+    method ``jet`` as that says; anything else is differentiated by PyTorch.
 
     Args:
         module: acts on the last axis, or elementwise.
@@ -29,6 +29,9 @@ def jet(module: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     >>> jet(nn.Tanh(), torch.tensor([[0.0], [1.0]])).tolist()
     [[0.0], [1.0]]
     """
+    own: Callable[[Tensor], Tensor] | None = getattr(module, "jet", None)
+    if own is not None:
+        return own(x)
     if isinstance(module, nn.Sequential):
         for part in module:
             x = jet(part, x)

@@ -10,12 +10,14 @@ from torch import Tensor, nn
 from equitorch.layers.convolution import EquivariantConvolution
 from equitorch.layers.cutoff import PolynomialCutoff
 from equitorch.layers.gate import Gate
+from equitorch.layers.jet import jet
 from equitorch.layers.linear import Linear
 from equitorch.layers.mlp import MLP
 from equitorch.layers.radial import RadialFunction
 from equitorch.layers.radial_basis import BesselBasis
 from equitorch.layers.rows import expect_rows
 from equitorch.ops.edges import EdgePlan
+from equitorch.ops.jet import product
 from equitorch.ops.linear import linear_by_index
 from equitorch.ops.linear.reference import Group, Layout
 from equitorch.reps import Irreps
@@ -52,6 +54,55 @@ class SmoothBessel(nn.Module):
     def forward(self, d: Tensor) -> Tensor:
         return (self.factor * self.envelope(d)).unsqueeze(-1) * self.bessel(d)
 
+    def jet(self, x: Tensor) -> Tensor:
+        """Derivatives along a curve, as :func:`equitorch.layers.jet.jet` wants them, in closed form.
+
+        Shape:
+            x: (orders, points) -> (orders, points, count)
+        """
+        if x.shape[0] > 4:
+            return jet(self.forward, x)
+        wave = self.bessel.frequency / self.bessel.cutoff
+        curve = sinc_derivatives(x[0].unsqueeze(-1) * wave, x.shape[0] - 1)
+        scaled = [wave ** (k + 1) * part for k, part in enumerate(curve)]
+        return product(2 / self.bessel.cutoff * jet(self.envelope, x), torch.stack(_along(x, scaled)))
+
+
+def sinc_derivatives(a: Tensor, order: int) -> list[Tensor]:
+    """sin(a)/a and its derivatives up to the third, by its series near zero, where dividing loses digits.
+
+    Shape:
+        a: (...) -> order + 1 times (...)
+
+    >>> sinc_derivatives(torch.tensor([torch.pi / 2]), 1)
+    [tensor([0.6366]), tensor([-0.4053])]
+    """
+    near = a.abs() < 1
+    small, large = torch.where(near, a, 0.0), torch.where(near, 1.0, a)
+    square, waves = small * small, (large.sin(), large.cos())
+    parts: list[Tensor] = []
+    for k in range(order + 1):
+        series = torch.zeros_like(a)
+        for m in reversed(range((k + 1) // 2, 11)):
+            series = series * square + (-1) ** m * math.perm(2 * m, k) / math.factorial(2 * m + 1)
+        wave = waves[k % 2] if k < 2 else -waves[k % 2]
+        rest = (wave - k * parts[-1] if k else wave) / large
+        parts.append(torch.where(near, series * small if k % 2 else series, rest))
+    return parts
+
+
+def _along(x: Tensor, f: list[Tensor]) -> list[Tensor]:
+    """Derivatives of f(x(t)) from those of f, up to the third, and of x."""
+    d = [part.unsqueeze(-1) for part in x]
+    out = f[:1]
+    if len(f) > 1:
+        out.append(f[1] * d[1])
+    if len(f) > 2:
+        out.append(f[2] * d[1] ** 2 + f[1] * d[2])
+    if len(f) > 3:
+        out.append(f[3] * d[1] ** 3 + 3 * f[2] * d[1] * d[2] + f[1] * d[3])
+    return out
+
 
 class NoEnvelope(nn.Module):
     """One at every distance: for radial networks without biases, whose basis vanishes at the cutoff itself.
@@ -65,6 +116,14 @@ class NoEnvelope(nn.Module):
 
     def forward(self, d: Tensor) -> Tensor:
         return 1 + 0 * d
+
+    def jet(self, x: Tensor) -> Tensor:
+        """Derivatives along a curve: 1, 0, 0, ...
+
+        Shape:
+            x: (orders, points) -> (orders, points)
+        """
+        return torch.cat([self(x[:1]), 0 * x[1:]])
 
 
 def scalar_network(sizes: list[int], activation: str = "silu") -> MLP:

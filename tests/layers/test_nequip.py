@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from equitorch.layers.jet import jet
 from equitorch.layers.nequip import (
     GatedConvolution,
     NoEnvelope,
@@ -14,6 +15,7 @@ from equitorch.layers.nequip import (
     SmoothBessel,
     gate_into,
     scalar_network,
+    sinc_derivatives,
 )
 from equitorch.ops.backend import use_reference
 from equitorch.ops.edges import EdgePlan
@@ -70,6 +72,34 @@ def test_basis_and_network_vanish_smoothly_at_the_cutoff():
     assert not beyond.any()
     torch.testing.assert_close(near / nearer, torch.full((2,), 16.0).double(), rtol=0.1, atol=0)
     assert NoEnvelope()(torch.tensor([1.0, float("nan")])).isnan().tolist() == [False, True]
+
+
+@pytest.mark.parametrize("orders", [1, 2, 3, 4, 5])
+def test_basis_knows_its_derivatives_along_a_curve(orders):
+    basis = SmoothBessel(6, CUTOFF, trainable=True).double()
+    x = random(orders, 40)
+    x[0] = torch.linspace(0, 4.5, 40)
+    found, expected = jet(basis, x), jet(basis.forward, x)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-10)
+    weight = torch.linspace(1, 2, found.numel()).view_as(found).double()
+    ours, theirs = (
+        torch.autograd.grad((weight * y).sum(), basis.bessel.frequency)[0] for y in (found, expected)
+    )
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-9)
+    assert jet(NoEnvelope(), x[..., None])[1:].abs().sum() == 0
+
+
+def test_sinc_has_the_derivatives_of_sinc():
+    a = torch.tensor([0.0, 1e-3, 0.999, 1.001, 30.0]).double().requires_grad_()
+    value = (a + (a == 0)).sin() / (a + (a == 0)) * (a != 0) + (a == 0).double()
+    parts = sinc_derivatives(a.detach(), 3)
+    torch.testing.assert_close(parts[0], value.detach(), rtol=1e-14, atol=0)
+    for part in parts[1:]:
+        (value,) = torch.autograd.grad(value.sum(), a, create_graph=True)
+        torch.testing.assert_close(part[2:], value.detach()[2:], rtol=1e-12, atol=1e-14)
+    third = sinc_derivatives(torch.tensor([0.0, 1e-3]).double(), 3)
+    assert [part[0].item() for part in third] == pytest.approx([1, 0, -1 / 3, 0], abs=1e-15)
+    assert third[3][1].item() == pytest.approx(1e-3 / 5, rel=1e-6)
 
 
 def test_networks_keep_the_variance():
