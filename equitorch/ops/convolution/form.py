@@ -25,7 +25,7 @@ def form_lists(coupling: Coupling) -> list[Tensor]:
         path and row of each cell, where its terms begin (cells + 1,), the row i of each term, where its
         coefficients begin (terms + 1,), the row j of each coefficient; all int32; the coefficients, float64.
 
-    >>> [part.tolist() for part in form_lists(Coupling.between("1o", "0e", "1o"))[:4]]
+    >>> [part.tolist() for part in form_lists(Coupling.from_paths("1o", "0e", "1o", [(0, 0, 0)]))[:4]]
     [[0, 0, 0], [0, 1, 2], [0, 1, 2, 3], [0, 1, 2]]
     """
     (i, j, k), path = coupling.index, coupling.path
