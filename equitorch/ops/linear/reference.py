@@ -56,7 +56,7 @@ class Layout(NamedTuple):
         for group in self.groups:
             shape = self.shape(group)
             count = shape[0] * shape[1] * shape[2] * shape[3]
-            yield group, weight[start : start + count].view(shape)
+            yield group, weight.narrow(0, start, count).view(shape)
             start += count
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -10,7 +12,7 @@ from equitorch.ops.linear.reference import OUTPUT, WEIGHT, Group, Layout
 
 def linear(open_slot: int, operands: list[Tensor], plan: list[Tensor], sizes: list[int]) -> Tensor:
     """As the reference, with one batched product for each group and no copy where no copies mix."""
-    layout = Layout.read(sizes)
+    layout = _layout(tuple(sizes))
     if open_slot == WEIGHT:
         x, y = (operand.contiguous() for operand in operands)
         out = x.new_empty(layout.weights)
@@ -38,6 +40,11 @@ def linear(open_slot: int, operands: list[Tensor], plan: list[Tensor], sizes: li
     return out
 
 
+@functools.lru_cache(maxsize=256)
+def _layout(sizes: tuple[int, ...]) -> Layout:
+    return Layout.read(sizes)
+
+
 def _multiply(source: Tensor, matrix: Tensor, out: Tensor, g: Group, forward: bool) -> None:
     """Fill the rows of one group."""
     here, there = (g.first_in, g.copies_in), (g.first_out, g.copies_out)
@@ -55,9 +62,9 @@ def _multiply(source: Tensor, matrix: Tensor, out: Tensor, g: Group, forward: bo
 
 def _stacked(x: Tensor, first: int, copies: int, dim: int) -> Tensor:
     """A matrix (points, copies * channels) for each component; a view unless there are several of both."""
-    block = x[:, first : first + copies * dim]
-    if dim == 1:
-        return block.flatten(1)[None]
+    block = x.narrow(1, first, copies * dim)
     if copies == 1:
         return block.transpose(0, 1)
+    if dim == 1:
+        return block.flatten(1)[None]
     return block.unflatten(1, (copies, dim)).permute(2, 0, 1, 3).flatten(2)
