@@ -52,6 +52,16 @@ CASES = {
     "SO3Activation": Case(lambda: layers.SO3Activation(1, 1, torch.tanh, 2), (10, 3)),
     "SphericalHarmonics": Case(lambda: layers.SphericalHarmonics("0e+2e+1o", True), (3,)),
     "SphericalHarmonics, polynomials": Case(lambda: layers.SphericalHarmonics(2, False), (3,)),
+    "TensorProduct": Case(
+        lambda: layers.TensorProduct(
+            "3x0e+3x1o", "2x1o", "3x1o+3x1e", [(0, 0, 0, "uvu", True), (1, 0, 1, "uvu", True)]
+        ),
+        [(4, 3), (3, 2)],
+    ),
+    "TensorProduct, fully connected": Case(
+        lambda: layers.FullyConnectedTensorProduct("6x0e+3x1o", "2x0e+2x1o", "3x0e+6x1o"), [(5, 3), (4, 2)]
+    ),
+    "TensorSquare": Case(lambda: layers.TensorSquare("3x0e+3x1o"), (4, 3)),
     "ToS2Grid": Case(lambda: layers.ToS2Grid(2, (8, 7)), (9, 3)),
     "normalize2mom": Case(lambda: normalize2mom(torch.tanh), (4,)),
 }
