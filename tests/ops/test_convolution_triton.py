@@ -116,6 +116,20 @@ def test_rows_and_paths_that_nothing_reaches_are_zero(slot):
     check("convolution", slot, *case("convolution", (both_ways(coupling), (6, 5, 4, 3)), 2, 3, 5))
 
 
+@pytest.mark.parametrize("slot", range(4))
+def test_paths_may_overlap_in_any_rows(slot):
+    """Two paths share a row of the result and one leaves a row out; a piece may hold two of these rows."""
+    index = torch.tensor([[0, 1, 0, 2, 1, 2], [0, 1, 0, 0, 1, 1], [0, 2, 1, 3, 3, 5]])
+    coupling = Coupling(
+        (3, 2, 6), index, torch.arange(1.0, 7, dtype=torch.float64), index.new_tensor([0, 0, 1, 1, 2, 2])
+    )
+    xs, plan, sizes = case("convolution", (both_ways(coupling), (3, 2, 6, 3)), 2, 3, 5)
+    check("convolution", slot, xs, plan, sizes)
+    pieces = kernel.unrolled(slot, plan, sizes, most=2)
+    rows = [row for group in pieces.groups for row in group.rows]
+    assert sorted(set(rows)) == sorted(rows)
+
+
 @pytest.mark.parametrize("separate", [False, True])
 @pytest.mark.parametrize("slot", range(4))
 def test_cuts_large_couplings_into_pieces_that_fit(slot, separate):

@@ -138,10 +138,9 @@ def _groups(cells: list[Raw], most: int) -> list[tuple[int, ...]]:
     for number in {cell[0] for cell in cells}:
         rows = [row for path, row, _ in cells if path == number]
         ends[min(rows)] = max(ends.get(min(rows), 0), max(rows))
-    pieces: list[tuple[int, ...]] = []
-    reached = -1
+    live, pieces, reached = {cell[1] for cell in cells}, list[tuple[int, ...]](), -1
     for low, high in sorted(ends.items()):
-        new = tuple(range(max(low, reached + 1), high + 1))
+        new = tuple(row for row in range(max(low, reached + 1), high + 1) if row in live)
         if pieces and (low <= reached or len(pieces[-1]) + len(new) <= most):
             pieces[-1] += new
         else:
