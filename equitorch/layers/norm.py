@@ -170,6 +170,76 @@ class RMSNorm(nn.Module):
         return f"{self.irreps}, {self.channels}, eps={self.eps:g}, affine={self.weight is not None}"
 
 
+class SeparableLayerNorm(nn.Module):
+    r"""PyTorch's layer norm of the invariants, and one root mean square for all other irreps together.
+
+    .. math::
+        y_0 = \text{LayerNorm}(x_0), \qquad
+        y_{nmc} = w_{nc} \, x_{nmc} \Big/ \sqrt{\tfrac{1}{N} \textstyle\sum_n
+                  \langle x_{nmc}^2 \rangle_{m c} + \epsilon}
+
+    where n runs over the N irreps that are not invariant. It keeps the ratios between their degrees.
+
+    Args:
+        irreps: how the rows of the feature transform.
+        channels: channels of the feature.
+        eps: added to the mean square; keeps the gradient finite where the feature vanishes.
+        affine: learn a weight for each irrep and channel, and a bias for the invariant ones.
+
+    Shape:
+        x: (..., irreps.dim, channels) -> (..., irreps.dim, channels)
+
+    Raises:
+        ValueError: if ``x`` does not have ``irreps.dim`` rows and ``channels`` channels.
+
+    Source:
+        Liao et al. 2023, arXiv:2306.12059 (EquiformerV2: separable layer normalisation).
+
+    >>> SeparableLayerNorm("0e+1o+2e", 8)(torch.randn(10, 9, 8)).shape
+    torch.Size([10, 9, 8])
+    """
+
+    def __init__(
+        self, irreps: Irreps | str, channels: int, *, eps: float = 1e-5, affine: bool = True
+    ) -> None:
+        super().__init__()
+        self.irreps, self.channels, self.eps = Irreps(irreps).simplify(), channels, eps
+        others = [(mul, ir) for mul, ir in self.irreps if not ir.is_scalar()]
+        count = sum(mul for mul, _ in others)
+        self.scalars = self.irreps.num_irreps - count
+        self.scalar = (
+            nn.LayerNorm(self.scalars * channels, eps=eps, elementwise_affine=affine)
+            if self.scalars
+            else None
+        )
+        self.weight = nn.Parameter(torch.ones(count, channels)) if affine else None
+        self.others = Irreps(others)
+        share = [1 / ir.dim for mul, ir in others for _ in range(mul * ir.dim)]
+        self.share = Constant(torch.tensor(share, dtype=torch.float64) / max(count, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        expect_rows("SeparableLayerNorm", self.irreps, x, self.channels)
+        blocks = x.split([mul * ir.dim for mul, ir in self.irreps], dim=-2)
+        invariant = [ir.is_scalar() for _, ir in self.irreps]
+        others = [b for b, scalar in zip(blocks, invariant, strict=True) if not scalar]
+        parts = list(others)
+        if others:
+            rest = torch.cat(others, dim=-2)
+            scale = torch.rsqrt((rest * rest).mean(-1) @ self.share.value.to(x) + self.eps)[..., None, None]
+            rest = rest * scale
+            rest = rest if self.weight is None else scale_irreps(self.others, rest, self.weight)
+            parts = list(rest.split([b.shape[-2] for b in others], dim=-2))
+        if self.scalar is not None:
+            rows = [b for b, scalar in zip(blocks, invariant, strict=True) if scalar]
+            normed = self.scalar(torch.cat(rows, dim=-2).flatten(-2)).unflatten(-1, (-1, self.channels))
+            first = list(normed.split([b.shape[-2] for b in rows], dim=-2))
+            parts = [(first if scalar else parts).pop(0) for scalar in invariant]
+        return torch.cat(parts, dim=-2) if parts else x
+
+    def extra_repr(self) -> str:
+        return f"{self.irreps}, {self.channels}, eps={self.eps:g}, affine={self.weight is not None}"
+
+
 def _affine(irreps: Irreps, channels: int, affine: bool) -> tuple[nn.Parameter | None, nn.Parameter | None]:
     if not affine:
         return None, None
