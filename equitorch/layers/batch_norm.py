@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from equitorch.layers.rows import scale_irreps, shift_scalars
 from equitorch.reps import Irreps
 
 
@@ -43,6 +42,8 @@ class BatchNorm(nn.Module):
 
     running_mean: Tensor | None
     running_var: Tensor | None
+    kind: Tensor
+    scalar_rows: Tensor
 
     def __init__(
         self,
@@ -66,8 +67,12 @@ class BatchNorm(nn.Module):
                 raise ValueError(f"BatchNorm expects {name} to be one of {', '.join(allowed)}, got {value!r}")
         self.irreps, self.channels, self.eps, self.momentum = Irreps(irreps), channels, eps, momentum
         self.reduce, self.instance, self.normalization = reduce, instance, normalization
-        self.scalars = sum(mul for mul, ir in self.irreps if ir.is_scalar())
-        count, scalar_count = self.irreps.num_irreps * channels, self.scalars * channels
+        copies = enumerate(self.irreps.copies)
+        kind = torch.tensor([n for n, ir in copies for _ in range(ir.dim)], dtype=torch.int64)
+        scalar_rows = self.irreps.rows("0e" if self.irreps.group == "O(3)" else "0")
+        self.register_buffer("kind", kind, persistent=False)
+        self.register_buffer("scalar_rows", scalar_rows.to(kind.device), persistent=False)
+        count, scalar_count = self.irreps.num_irreps * channels, scalar_rows.numel() * channels
         self.register_buffer("running_mean", None if instance else torch.zeros(scalar_count))
         self.register_buffer("running_var", None if instance else torch.ones(count))
         self.weight = nn.Parameter(torch.ones(count)) if affine else None
@@ -83,46 +88,50 @@ class BatchNorm(nn.Module):
         if x.numel() == 0:  # no statistics, and none to be spoilt
             return x
         fields = x.reshape(x.shape[0], -1, *rows)
-        from_batch = self.training or self.instance
-        if self.scalars:
-            fields, mean = self._centered(fields, from_batch)
-        variance = self._variance(fields) if from_batch else self._rows(self.running_var)
+        if self.training or self.instance:
+            mean = self._mean(fields)
+            variance = self._variance(fields, mean)
+        else:
+            mean, variance = self._rows(self.running_mean), self._rows(self.running_var)
         if self.training and not self.instance:
-            if self.scalars:
-                self._update(self.running_mean, mean)
+            self._update(self.running_mean, mean)
             self._update(self.running_var, variance)
         scale = torch.rsqrt(variance + self.eps)
         scale = scale if self.weight is None else scale * self._rows(self.weight)
-        y = scale_irreps(self.irreps, fields, scale.unsqueeze(1) if self.instance else scale)
-        if self.bias is not None and self.scalars:
-            y = shift_scalars(self.irreps, y, self._rows(self.bias))
+        shift = -mean * scale[..., self.kind[self.scalar_rows], :]
+        shift = shift if self.bias is None else shift + self._rows(self.bias)
+        y = fields * scale.index_select(
+            -2, self.kind
+        )  # a constant of each row, and of invariant ones another
+        y = y.index_add(-2, self.scalar_rows, shift.expand(*y.shape[:-2], *shift.shape[-2:]))
         return y.reshape(x.shape)
 
     def _rows(self, flat: Tensor | None) -> Tensor:
         assert flat is not None, "without running averages the statistics come from the batch"
         return flat.view(-1, self.channels)
 
-    def _centered(self, fields: Tensor, from_batch: bool) -> tuple[Tensor, Tensor]:
-        """The fields with the mean of the invariants taken off, and that mean."""
-        if from_batch:
-            sizes = [mul * ir.dim for mul, ir in self.irreps]
-            blocks = zip(self.irreps, fields.split(sizes, dim=-2), strict=True)
-            scalars = torch.cat([block for (_, ir), block in blocks if ir.is_scalar()], dim=-2)
-            mean = scalars.mean(1, keepdim=True) if self.instance else scalars.mean((0, 1))
-        else:
-            mean = self._rows(self.running_mean)
-        return shift_scalars(self.irreps, fields, -mean), mean
+    def _mean(self, fields: Tensor) -> Tensor:
+        """Mean of the invariants: ([batch, 1 if instance,] scalars, channels)."""
+        scalars = fields.index_select(-2, self.scalar_rows)
+        return scalars.mean(1, keepdim=True) if self.instance else scalars.mean((0, 1))
 
-    def _variance(self, fields: Tensor) -> Tensor:
-        """Mean square of each irrep and channel: ([batch if instance,] irreps, channels)."""
-        squares = (fields * fields).split([mul * ir.dim for mul, ir in self.irreps], dim=-2)
-        pooled = []
-        for (mul, ir), square in zip(self.irreps, squares, strict=True):
+    def _variance(self, fields: Tensor, mean: Tensor) -> Tensor:
+        """Mean square of each irrep and channel: ([batch, 1 if instance,] irreps, channels)."""
+        pooled, used = [], 0
+        blocks = fields.split([mul * ir.dim for mul, ir in self.irreps], dim=-2)
+        for (mul, ir), block in zip(self.irreps, blocks, strict=True):
+            if ir.is_scalar():
+                block, used = block - mean[..., used : used + mul, :], used + mul
+            square = block * block
+            if self.reduce == "mean":
+                square = square.mean(1 if self.instance else (0, 1), keepdim=self.instance)
             parts = square.unflatten(-2, (mul, ir.dim))
-            pooled.append(parts.mean(-2) if self.normalization == "component" else parts.sum(-2))
-        per_sample = torch.cat(pooled, dim=-2)
-        per_entry = per_sample.mean(1) if self.reduce == "mean" else per_sample.amax(1)
-        return per_entry if self.instance else per_entry.mean(0)
+            square = parts.mean(-2) if self.normalization == "component" else parts.sum(-2)
+            if self.reduce == "max":
+                square = square.amax(1, keepdim=self.instance)
+                square = square if self.instance else square.mean(0)
+            pooled.append(square)
+        return torch.cat(pooled, dim=-2)
 
     def _update(self, running: Tensor | None, new: Tensor) -> None:
         assert running is not None, "running averages exist unless instance=True"
