@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from equitorch.ops.so2 import Layout, join_stacks, scale_orders, so2_linear, split_stacks
 from equitorch.ops.so2.reference import COMPLEX, ONCE, TWICE
-from equitorch.reps.order import order_sizes
+from equitorch.reps.order import order_rows, order_sizes
 
 PARITIES = ("natural", "so3", "both")
 Channels = int | Sequence[int]
@@ -39,8 +39,10 @@ class SO2Convolution(nn.Module):
         parity: "natural", "both" or "so3".
 
     Shape:
-        y: (edges, rows, channels_in), order-major, with factors (edges, sum over m of L + 1 - m, channels_in)
-        -> (edges, rows, channels_out) and (edges, extra), or None if there are none
+        y: (..., rows, channels_in), order-major; factor: (..., sum over m of L + 1 - m, channels_in), m-major
+        -> (..., rows, channels_out), and (..., extra) or None if there are none
+
+    ``forward(y, factor)`` multiplies rows +m and -m of each degree and channel by the same factor first.
 
     Raises:
         ValueError: if the options do not fit together, or ``y`` or its factors do not have these shapes.
@@ -67,7 +69,7 @@ class SO2Convolution(nn.Module):
         super().__init__()
         self.lmax, self.mmax, self.extra, self.parity = lmax, mmax, extra, parity
         sizes = order_sizes(lmax, mmax)
-        self.rows = 2 * sum(sizes) - sizes[0]
+        self.rows = len(order_rows(lmax, mmax))
         self.stacks_in, self.stacks_out = _stacks(parity, channels_in), _stacks(parity, channels_out)
         self.channels_in, self.channels_out = sum(self.stacks_in), sum(self.stacks_out)
         (a, b), (c, d), k = self.stacks_in, self.stacks_out, sizes[0]
@@ -96,17 +98,18 @@ class SO2Convolution(nn.Module):
 
     def forward(self, y: Tensor, factor: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         self._check(y)
+        batch, degrees = y.shape[:-2], (self.lmax, self.mmax)
         if factor is not None:
-            y = scale_orders(y, factor, self.lmax, self.mmax)
-        both = self.parity == "both"
-        split = self.lmax, self.mmax
-        columns = split_stacks(y, *split, self.stacks_in[0]) if both else y.flatten(1)
-        out, extra = so2_linear(columns, self._weights(), self.m0.bias, self.layout)
-        if both:
-            rows = join_stacks(out, *split, self.stacks_out[0], self.channels_out)
+            y = scale_orders(y, factor, *degrees)
+        if self.parity == "both":
+            columns = split_stacks(y.reshape(math.prod(batch), *y.shape[-2:]), *degrees, self.stacks_in[0])
         else:
-            rows = out.unflatten(1, (self.rows, self.channels_out))
-        return rows, extra if self.extra else None
+            columns = y.reshape(math.prod(batch), self.layout.width_in)
+        out, extra = so2_linear(columns, self._weights(), self.m0.bias, self.layout)
+        if self.parity == "both":
+            out = join_stacks(out, *degrees, self.stacks_out[0], self.channels_out)
+        rows = out.reshape(*batch, self.rows, self.channels_out)
+        return rows, extra.reshape(*batch, self.extra) if self.extra else None
 
     def _weights(self) -> list[Tensor]:
         """The weight of each block of the layout."""
@@ -121,9 +124,9 @@ class SO2Convolution(nn.Module):
         return [self.m0.weight, self.m0_pseudo.weight, *mixed]
 
     def _check(self, y: Tensor) -> None:
-        if y.ndim != 3 or tuple(y.shape[1:]) != (self.rows, self.channels_in):
+        if tuple(y.shape[-2:]) != (self.rows, self.channels_in):
             raise ValueError(
-                f"SO2Convolution({self.extra_repr()}) expects y of shape (edges, {self.rows}, "
+                f"SO2Convolution({self.extra_repr()}) expects y of shape (..., {self.rows}, "
                 f"{self.channels_in}), got {tuple(y.shape)}"
             )
 

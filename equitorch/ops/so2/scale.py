@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -21,7 +23,7 @@ def scale_orders(y: Tensor, factor: Tensor, lmax: int, mmax: int) -> Tensor:
         mmax: highest order M.
 
     Shape:
-        y: (edges, rows, channels), factor: (edges, sum over m of L + 1 - m, channels) -> as y
+        y: (..., rows, channels), factor: (..., sum over m of L + 1 - m, channels) -> as y
 
     Raises:
         ValueError: if the factors do not belong to the messages.
@@ -30,10 +32,12 @@ def scale_orders(y: Tensor, factor: Tensor, lmax: int, mmax: int) -> Tensor:
     [2.0, 3.0, 5.0, 5.0]
     """
     sizes = order_sizes(lmax, mmax)
-    wanted = (y.shape[0], sum(sizes), y.shape[-1])
+    wanted = (*y.shape[:-2], sum(sizes), y.shape[-1])
     if tuple(factor.shape) != wanted:
         raise ValueError(f"scale_orders expects factors of shape {wanted}, got {tuple(factor.shape)}")
-    return _scale(RESULT, [y, factor], [], sizes)
+    count = math.prod(wanted[:-2])
+    flat = [x.reshape(count, *x.shape[-2:]) for x in (y, factor)]
+    return _scale(RESULT, flat, [], sizes).reshape(y.shape)
 
 
 def _reference(open_slot: int, operands: list[Tensor], plan: list[Tensor], sizes: list[int]) -> Tensor:
