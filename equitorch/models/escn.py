@@ -1,0 +1,286 @@
+"""eSCN: features of high degree, exchanged in the frames of edges, where each order is mapped by itself."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any, Self
+
+import torch  # noqa: F401 (for the example)
+from torch import Tensor, nn
+
+from equitorch.layers.cutoff import PolynomialCutoff
+from equitorch.layers.edge_degree import WideGaussians
+from equitorch.layers.equiformer_v2 import row_norm
+from equitorch.layers.escn import MessageBlock
+from equitorch.layers.escn_node import ExactUpdate, GridUpdate, PointHead, PointSample, unit_start
+from equitorch.layers.mlp import MLP
+from equitorch.layers.readout import pool
+from equitorch.layers.row_grid import RowGrid
+from equitorch.layers.so2_activation import row_activation
+from equitorch.layers.stacks import Channels, stacks
+from equitorch.ops.edges import EdgePlan
+from equitorch.ops.rotate import EdgeRotation
+
+_LEAST = {
+    "channels": 1, "layers": 1, "lmax": 1, "mmax": 0, "hidden": 1, "edge_channels": 1, "radial": 2,
+    "latitudes": 1, "grid_resolution": 2, "points": 1, "max_z": 2,
+}  # fmt: skip
+_OPEN = ("radial", "latitudes", "grid_resolution", "points", "average_neighbors")
+
+
+class ESCN(nn.Module):
+    r"""Potential energy of molecules and crystals from messages that are made in the frames of edges.
+
+    Turned onto the polar axis, an edge leaves only rolls as a symmetry; a linear map then mixes degrees and
+    channels of each order by itself, which makes degrees of six and more affordable.
+
+    ``mode="exact"``, for new models: activations on exact grids or none, an envelope on all messages, no
+    imaginary weights, energies from the invariant rows. Energies are invariant under rotations and
+    reflections to rounding, and smooth. ``mode="compat"``: what published weights were trained with, which
+    is neither; its energies and direct forces are those of the published code for the same edge frames.
+
+    Args:
+        channels: copies of every row; with parity "both" a pair, natural and pseudo.
+        layers: rounds of messages; each carries information one cutoff further.
+        lmax: highest degree of the features.
+        mmax: highest order that is kept in the frames of edges.
+        hidden: hidden channels of each order in a message.
+        edge_channels: invariants of an edge.
+        radial: Gaussians of the distance; None means 64, in compat mode one for each 0.02 Å.
+        radial_width: their width over their spacing.
+        cutoff: Å.
+        mode: "exact" or "compat".
+        parity: "natural": rotations and reflections; "both": features of both parities; "so3": rotations
+            only, with imaginary weights. None means natural, in compat mode so3.
+        activation: "gate" or "product" (of functions on exact grids); in compat mode "s2".
+        latitudes: fewer latitudes for products in the frames of edges; equivariance does not need them.
+        grid_resolution: latitudes and longitudes of the grids in compat mode; None for the published ones.
+        average_neighbors: by whose root sums of messages are divided in exact mode; None for no division, for
+            which training takes the mean of its frames.
+        direct_forces: add "forces" from a head of its own. They are no gradient of the energy and conserve
+            nothing. None means no, in compat mode yes.
+        points: samples of the sphere that compat mode's heads average over.
+        max_z: number of rows of the table of elements.
+
+    Shape:
+        atomic_numbers (atoms,), edge_index (2, edges), edge_vectors (edges, 3), batch (atoms,) ->
+        dict of energy (graphs,) and node_energy (atoms,) in eV, node_features
+        (atoms, (lmax + 1)^2, channels), and with a direct head forces (atoms, 3)
+
+    Attributes:
+        sees_charge: False: graphs that differ in their charge only have equal energies.
+
+    Raises:
+        ValueError: if an option is not one of those named above, or a number makes no sense.
+
+    Source:
+        Passaro, Zitnick 2023, arXiv:2302.03655; compat mode as in fairchem-core 1.10.
+
+    >>> model = ESCN(channels=8, layers=2, lmax=2, hidden=8, edge_channels=8, cutoff=5.0)
+    >>> edges, batch = torch.tensor([[1, 0], [0, 1]]), torch.tensor([0, 0])
+    >>> vectors = torch.tensor([[1.0, 0.0, 0.0], [-1.0, 0.0, 0.0]])
+    >>> model(torch.tensor([1, 1]), edges, vectors, batch, 1)["energy"].shape
+    torch.Size([1])
+    """
+
+    sees_charge = False
+
+    def __init__(
+        self,
+        *,
+        channels: int | Sequence[int] = 128,
+        layers: int = 12,
+        lmax: int = 6,
+        mmax: int = 2,
+        hidden: int = 256,
+        edge_channels: int = 128,
+        radial: int | None = None,
+        radial_width: float = 2.0,
+        cutoff: float = 12.0,
+        mode: str = "exact",
+        parity: str | None = None,
+        activation: str | None = None,
+        latitudes: int | None = None,
+        grid_resolution: int | None = None,
+        average_neighbors: float | None = None,
+        direct_forces: bool | None = None,
+        points: int = 128,
+        max_z: int = 90,
+    ) -> None:
+        super().__init__()
+        self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        check_choice("ESCN", "mode", mode, ("exact", "compat"))
+        compat = mode == "compat"
+        parity = parity or ("so3" if compat else "natural")
+        check_choice("ESCN", "parity", parity, ("natural", "so3") if compat else ("natural", "both", "so3"))
+        activation = activation or ("s2" if compat else "gate")
+        check_choice(
+            f"ESCN in mode {mode}", "activation", activation, ("s2",) if compat else ("gate", "product")
+        )
+        check_sizes("ESCN", self.options)
+        self.cutoff, self.lmax, self.mmax, self.compat = float(cutoff), lmax, mmax, compat
+        self.channels: Channels = channels if isinstance(channels, int) else (channels[0], channels[1])
+        self.natural, self.pseudo = stacks(self.channels, parity)
+        self.basis = WideGaussians(
+            radial or (int(cutoff / 0.02) if compat else 64), cutoff, width=radial_width
+        )
+        self.envelope = None if compat else PolynomialCutoff(cutoff, p=5)
+        self.share = (average_neighbors or 1.0) ** -0.5
+        self.sphere_embedding = nn.Embedding(max_z, self.natural)
+        common = {"hidden": hidden, "edge_channels": edge_channels, "max_z": max_z, "parity": parity}
+        grids = {"resolution": grid_resolution} if compat else {"latitudes": latitudes}
+        self.layer_blocks = nn.ModuleList(self._layers(layers, activation, grids, common))
+        self.norm = None if compat else row_norm("rms_norm_sh", lmax, self.channels, parity=parity)
+        if not compat:
+            unit_start(self.layer_blocks, radial_width)
+        heads = compat if direct_forces is None else direct_forces
+        self._heads(points, heads)
+
+    def _layers(
+        self, count: int, activation: str, grids: dict[str, Any], common: dict[str, Any]
+    ) -> list[GridUpdate | ExactUpdate]:
+        """All layers; they share what holds no weights: activations and grids."""
+        lmax, mmax, parity = self.lmax, self.mmax, common["parity"]
+        published = {"normalization": "integral", "rescale": False, **grids} if self.compat else {}
+        on_edges = row_activation(
+            activation,
+            lmax,
+            mmax,
+            self.channels,
+            parity=parity,
+            exact=not self.compat,
+            **(published or grids),
+        )
+        messages = [
+            MessageBlock(lmax, mmax, self.channels, on_edges, radial=self.basis.count, **common)
+            for _ in range(count)
+        ]
+        if self.compat:
+            points = RowGrid.published(lmax, rows="degree", **published)
+            return [GridUpdate(message, points, self.natural) for message in messages]
+        on_nodes = row_activation(activation, lmax, lmax, self.channels, rows="degree", parity=parity)
+        return [ExactUpdate(message, on_nodes, lmax, self.channels, parity=parity) for message in messages]
+
+    def _heads(self, points: int, direct_forces: bool) -> None:
+        width = self.natural
+        if self.compat:
+            self.sample = PointSample(points, self.lmax)
+            self.energy_block = PointHead(width)
+            self.force_block = PointHead(width) if direct_forces else None
+        else:
+            self.energy = MLP([width, width, width, 1])
+            self.forces = nn.Linear(width, 1, bias=False) if direct_forces else None
+
+    @classmethod
+    def oc20_2m(cls, **options: Any) -> Self:
+        """The model that was published for OC20's 2M split: 51.8M parameters in compat mode.
+
+        >>> ESCN.oc20_2m(layers=1, hidden=8, edge_channels=8).lmax
+        6
+        """
+        return cls(**options)
+
+    @classmethod
+    def oc20_all_md(cls, **options: Any) -> Self:
+        """The model that was published for OC20's All+MD split: 200M parameters in compat mode.
+
+        >>> ESCN.oc20_all_md(layers=1, hidden=8, edge_channels=8).mmax
+        3
+        """
+        return cls(**{"channels": 160, "layers": 20, "mmax": 3, "hidden": 384} | options)
+
+    def forward(
+        self,
+        atomic_numbers: Tensor,
+        edge_index: Tensor,
+        edge_vectors: Tensor,
+        batch: Tensor,
+        num_graphs: int,
+        *,
+        charge: Tensor | None = None,
+        edge_reverse: Tensor | None = None,
+        edge_frames: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """Energies of a batch of graphs.
+
+        Args:
+            atomic_numbers: shape (atoms,), int64.
+            edge_index: neighbour j and centre i of each edge, sorted by centre. Shape (2, edges), int64.
+            edge_vectors: from centre to neighbour, shape (edges, 3), Å.
+            batch: graph of each atom, shape (atoms,), int64.
+            num_graphs: number of graphs.
+            charge: of each graph, shape (graphs,), e; makes no difference to this model.
+            edge_reverse: index of the edge that leads back, shape (edges,).
+            edge_frames: rotations R with R v / |v| = (0, 1, 0), shape (edges, 3, 3), for results of compat
+                mode that depend on them; in exact mode they make no difference.
+        """
+        plan = EdgePlan.build(edge_index, atomic_numbers.shape[0], edge_reverse=edge_reverse)
+        rotation = EdgeRotation.build(edge_vectors, self.lmax, self.mmax, frames=edge_frames)
+        distance = edge_vectors.norm(dim=-1)
+        weight = None if self.envelope is None else self.envelope(distance) * self.share
+        edges = self.basis(distance), atomic_numbers, rotation, plan, weight
+        first = self.sphere_embedding(atomic_numbers).unsqueeze(1)
+        x = nn.functional.pad(first, (0, self.pseudo, 0, rotation.rows - 1))
+        for k, layer in enumerate(self.layer_blocks):
+            x = layer(x, *edges) if self.compat and k == 0 else x + layer(x, *edges)
+        x = x if self.norm is None else self.norm(x)
+        out = self._published_heads(x) if self.compat else self._invariant_heads(x)
+        return {"energy": pool(out["node_energy"], batch, num_graphs), "node_features": x, **out}
+
+    def _invariant_heads(self, x: Tensor) -> dict[str, Tensor]:
+        natural = x[..., : self.natural]
+        out = {"node_energy": self.energy(natural[:, 0]).squeeze(-1)}
+        if self.forces is not None:
+            out["forces"] = self.forces(natural[:, 1:4]).squeeze(-1)
+        return out
+
+    def _published_heads(self, x: Tensor) -> dict[str, Tensor]:
+        values = self.sample(x)
+        out = {"node_energy": 1e-3 * self.energy_block(values).mean(dim=1)}
+        if self.force_block is not None:
+            points = self.sample.sphere_points
+            out["forces"] = self.force_block(values) @ points / points.shape[0]
+        return out
+
+
+def check_choice(model: str, name: str, value: str, known: Sequence[str]) -> None:
+    """Refuse a word that is not an option.
+
+    Raises:
+        ValueError: naming the model, the option and what it may be.
+
+    >>> check_choice("ESCN", "mode", "exact", ("exact", "compat"))
+    """
+    if value not in known:
+        raise ValueError(f"{model} expects {name} to be one of {', '.join(known)}, got {value!r}")
+
+
+def check_sizes(model: str, options: Mapping[str, Any]) -> None:
+    """Refuse sizes and distances with which a model of degrees and orders cannot be built.
+
+    Raises:
+        ValueError: naming the model, the option, what it may be and what it is.
+
+    >>> check_sizes("ESCN", {"layers": 2, "lmax": 4, "mmax": 2, "cutoff": 5.0})
+    """
+    for name, least in _LEAST.items():
+        values = options.get(name, least)
+        several: Sequence[Any] = values if isinstance(values, Sequence) else [values]
+        for value in several:
+            whole = isinstance(value, Integral) and not isinstance(value, bool)
+            if value is None and name in _OPEN:
+                continue
+            if not whole or int(value) < least:
+                raise ValueError(f"{model} expects {name} to be a whole number >= {least}, got {value!r}")
+    if options["mmax"] > options["lmax"]:
+        raise ValueError(
+            f"{model} expects mmax <= lmax, got mmax={options['mmax']} and lmax={options['lmax']}"
+        )
+    for name in ("cutoff", "radial_width", "average_neighbors"):
+        number = options.get(name, 1.0)
+        if number is None and name in _OPEN:
+            continue
+        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
+            raise ValueError(f"{model} expects {name} to be a number > 0, got {number!r}")
