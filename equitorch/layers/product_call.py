@@ -2,49 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from equitorch.layers.constant import Constant
-from equitorch.layers.product_plan import Call, Operand, Part, Side
+from equitorch.layers.product_layout import Operand, Views
+from equitorch.layers.product_plan import Call, Part, Side
 from equitorch.ops.bilinear import bilinear
+from equitorch.ops.convolution import convolution, form_lists
+from equitorch.ops.edges import EdgePlan
 from equitorch.reps import Coupling
-
-
-class Views:
-    """One operand of a product, seen as a whole or as blocks, which are made when first asked for.
-
-    Args:
-        whole: the operand. Shape (points, ...), the last axes as in ``own.shape``.
-        own: its irreps and layout.
-    """
-
-    def __init__(self, whole: Tensor, own: Operand) -> None:
-        self.whole, self.own = whole, own
-        self._blocks: list[Tensor] = []
-
-    def blocks(self) -> list[Tensor]:
-        """Its blocks. Shapes (points, dim, mul)."""
-        if not self._blocks:
-            self._blocks = _blocks(self.whole, self.own)
-        return self._blocks
-
-
-def _blocks(x: Tensor, own: Operand) -> list[Tensor]:
-    if own.channels == 0:
-        parts = x.split([entry.dim for entry in own.irreps], dim=1)
-        return [
-            part.unflatten(1, (mul, ir.dim)).transpose(1, 2)
-            for part, (mul, ir) in zip(parts, own.irreps, strict=True)
-        ]
-    copies = [mul // own.channels for mul, _ in own.irreps]
-    parts = x.split([n * ir.dim for n, (_, ir) in zip(copies, own.irreps, strict=True)], dim=1)
-    return [
-        part if n == 1 else part.unflatten(1, (n, ir.dim)).transpose(1, 2).flatten(2)
-        for part, n, (_, ir) in zip(parts, copies, own.irreps, strict=True)
-    ]
 
 
 class ProductCall(nn.Module):
@@ -59,23 +29,37 @@ class ProductCall(nn.Module):
         super().__init__()
         self.sides, self.results, self.shapes = call.sides, call.results, list(shapes)
         self.maker, self.columns, self.channels = call.maker, call.columns, call.channels
-        self.join = _Join(call.coupling) if call.coupling is not None else None
+        self.scaled = call.scaled
+        kind = _Scaled if call.scaled else _Join
+        self.join = kind(call.coupling, call.maker) if call.coupling is not None else None
         self.matrices = Constant(call.matrices) if call.matrices is not None else None
         self.height = sum(part.rows for part in call.results)
 
-    def forward(self, operands: Sequence[Views], weights: Sequence[Tensor]) -> list[tuple[int, Tensor]]:
-        """Pairs of a block of the result and a term of it, (points, dim, mul)."""
+    def forward(self, operands: Sequence[Views], weights: Sequence[Tensor]) -> Tensor:
+        """The rows of the results. Shape (points, rows, channels)."""
         left, right = (
             self._side(side, views, weights) for side, views in zip(self.sides, operands, strict=True)
         )
-        z = self._matrix_product(left, right) if self.join is None else self.join(_one(left), _one(right))
-        if len(self.results) == 1:
-            return [(self.results[0].block, self._result(self.results[0], z, weights))]
-        rows = z.split([part.rows for part in self.results], dim=1)
+        if self.join is None:
+            return self._matrix_product(left, right)
+        if not self.scaled:
+            return self.join(_one(left), _one(right))
+        factors = torch.stack([weights[path] for path in self.scaled], dim=-2)
+        return self.join(_one(left), _one(right), factors)
+
+    def terms(self, z: Tensor, weights: Sequence[Tensor]) -> list[tuple[int, Tensor]]:
+        """Pairs of a block of the result and a term of it, (points, dim, mul), from ``forward``'s rows."""
+        rows = [z] if len(self.results) == 1 else z.split([part.rows for part in self.results], dim=1)
         return [
             (part.block, self._result(part, own, weights))
             for part, own in zip(self.results, rows, strict=True)
         ]
+
+    def gives(self, own: Operand) -> bool:
+        """Whether ``forward`` gives a whole result already, row by row."""
+        wanted = [n for n, (mul, _) in enumerate(own.irreps) if mul]
+        plain = all(part.kind == "sum" for part in self.results)
+        return plain and own.is_even(self.channels) and [part.block for part in self.results] == wanted
 
     def _matrix_product(self, left: list[Tensor], right: list[Tensor]) -> Tensor:
         """Small matrices, linear in one side, times the rows of the other: part by part, without a copy."""
@@ -101,9 +85,9 @@ class ProductCall(nn.Module):
     def _side(self, side: Side, views: Views, weights: Sequence[Tensor]) -> list[Tensor]:
         """The parts of one operand. Shapes (points, rows, channels)."""
         if side.way == "whole":
-            return [views.whole]
+            return [views.rows(side.channels)]
         if side.way == "single":
-            return [views.whole.flatten(1).unsqueeze(2)]
+            return [views.numbers()]
         blocks = views.blocks()
         return [self._rows(part, blocks[part.block], weights) for part in side.parts]
 
@@ -150,23 +134,66 @@ class ProductCall(nn.Module):
         return matrices[0] if len(matrices) == 1 else torch.cat(matrices, dim=-1 if left else -2)
 
 
-class _Join(nn.Module):
-    """``bilinear`` with its coupling, whose coefficients keep their digits whatever dtypes come and go."""
+class _Lists(nn.Module):
+    """Constant tensors, whose coefficients keep their digits whatever dtypes come and go."""
 
-    def __init__(self, coupling: Coupling) -> None:
+    def __init__(self, tensors: Sequence[Tensor]) -> None:
         super().__init__()
-        for name, tensor in zip(_PLAN, coupling.plan(), strict=True):
+        self.count = len(tensors)
+        for n, tensor in enumerate(tensors):
             if tensor.is_floating_point():
-                self.add_module(name, Constant(tensor, wide=True))
+                self.add_module(f"list_{n}", Constant(tensor, wide=True))
             else:
-                self.register_buffer(name, tensor, persistent=False)
+                self.register_buffer(f"list_{n}", tensor, persistent=False)
+        self._found: list[Tensor] = []
+
+    def lists(self) -> list[Tensor]:
+        """The tensors; looked up once, as that takes longer than a small product."""
+        if self._found and not torch.compiler.is_compiling():
+            return self._found
+        parts = [getattr(self, f"list_{n}") for n in range(self.count)]
+        found = [part.value if isinstance(part, Constant) else part for part in parts]
+        if not torch.compiler.is_compiling():
+            self._found = found
+        return found
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        self._found = []
+        return super()._apply(fn, recurse)
+
+
+class _Join(_Lists):
+    """Rows of two operands through a coupling."""
+
+    def __init__(self, coupling: Coupling, maker: int) -> None:
+        super().__init__(coupling.plan())
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        plan = [getattr(self, name) for name in _PLAN]
-        return bilinear(x, y, [part.value if isinstance(part, Constant) else part for part in plan])
+        return bilinear(x, y, self.lists())
 
 
-_PLAN = [f"{what}_{slot}" for slot in range(3) for what in ("index", "value", "start")]
+class _Scaled(_Lists):
+    """Rows and single numbers through a coupling, every path times weights of its channels.
+
+    This is a convolution whose edges lead from every point to itself; nothing is stored for its derivatives.
+    """
+
+    def __init__(self, coupling: Coupling, maker: int) -> None:
+        coupling = coupling if maker == 1 else coupling.permuted((1, 0, 2))
+        super().__init__(form_lists(coupling) + form_lists(coupling.permuted((2, 1, 0))))
+        self.maker, self.dims = maker, (*coupling.dims, coupling.num_paths)
+
+    def forward(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
+        rows, numbers = (x, y) if self.maker == 1 else (y, x)
+        starts = torch.arange(rows.shape[0] + 1, device=rows.device)
+        points = starts[:-1]
+        pairs = torch.stack([points, torch.full_like(points, -1)], dim=1)
+        loops = EdgePlan(points, points, starts, starts, points, points, pairs)
+        numbers, lists = numbers.flatten(1), self.lists()
+        if weight.ndim == 3:
+            return convolution(rows, numbers, weight, loops, lists, self.dims)
+        one = rows.new_ones(rows.shape[0], 1)
+        return convolution(rows, numbers, one, loops, lists, self.dims, projection=weight.unsqueeze(0))
 
 
 def _one(parts: list[Tensor]) -> Tensor:

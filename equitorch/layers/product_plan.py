@@ -8,50 +8,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from equitorch.layers.instructions import Instruction, Triple
+from equitorch.layers.product_layout import Operand, Places
 from equitorch.layers.product_schemes import Role, Scheme, Use, cheapest, dense_is_cheaper, schemes
-from equitorch.reps import Coupling, Irreps
+from equitorch.reps import Coupling
 from equitorch.reps.angular_momentum import real_3j
-
-Places = NDArray[np.int64]
-
-
-class Operand(NamedTuple):
-    """The irreps of an operand and where its numbers are.
-
-    Attributes:
-        irreps: of the flat operand, multiplicities included.
-        channels: of the operand as rows and channels; 0 for e3nn's flat layout.
-    """
-
-    irreps: Irreps
-    channels: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """The last axes."""
-        dim = self.irreps.dim
-        return (dim // self.channels, self.channels) if self.channels else (dim,)
-
-    def positions(self, block: int) -> Places:
-        """Where each number of a block lies in the flattened operand. Shape (mul, dim)."""
-        start, (mul, ir) = self.irreps.slices()[block].start, self.irreps[block]
-        numbers = start + np.arange(mul * ir.dim, dtype=np.int64)
-        if not self.channels:
-            return numbers.reshape(mul, ir.dim)
-        shape = mul // self.channels, ir.dim, self.channels
-        return numbers.reshape(shape).transpose(0, 2, 1).reshape(mul, ir.dim)
-
-    def first_row(self, block: int) -> int:
-        """The row at which a block begins, where its multiplicity is the number of channels."""
-        return self.irreps.slices()[block].start // self.channels
-
-    def is_whole(self, channels: int) -> bool:
-        """Whether the operand is rows and channels already, one copy of each irrep."""
-        return channels == self.channels > 0 and all(mul in (0, channels) for mul, _ in self.irreps)
 
 
 @dataclass
@@ -103,11 +66,13 @@ class Side(NamedTuple):
         way: "single": every number of the operand by itself; "whole": its rows and channels; "parts".
         parts: pieces of rows, if the way is so.
         rows: how many there are.
+        channels: of the rows.
     """
 
     way: str
     parts: tuple[Part, ...]
     rows: int
+    channels: int
 
 
 class Call(NamedTuple):
@@ -123,6 +88,7 @@ class Call(NamedTuple):
         maker: the side that makes the matrices.
         columns: how many columns it has.
         channels: of the rows.
+        scaled: the paths, if each is multiplied by weights of its channels; in the coupling's order.
     """
 
     sides: tuple[Side, Side]
@@ -132,6 +98,7 @@ class Call(NamedTuple):
     maker: int = 0
     columns: int = 1
     channels: int = 1
+    scaled: tuple[int, ...] = ()
 
 
 def make_plan(
@@ -151,7 +118,7 @@ def make_plan(
     for p, scheme in chosen.items():
         lone = tuple(role.kind == "single" for role in scheme.roles)
         columns = tuple(role.extra if role.kind == "columns" else 0 for role in scheme.roles)
-        calls.setdefault((scheme.channels, lone, columns), []).append(p)
+        calls.setdefault((scheme.channels, lone, columns, "scaled" in scheme.kinds), []).append(p)
     return [_Group(members, chosen, operands, irreps, paths, shared).call() for members in calls.values()]
 
 
@@ -179,33 +146,40 @@ class _Group:
                 if role.kind != "single":
                     self._claim(p, slot, role, shared)
         self.sides = [self._side(0), self._side(1)]
-        self.height = _lay_out(self.parts[2].values())
+        self.height = _lay_out(self._results())
 
     def _claim(self, p: int, slot: int, role: Role, shared: bool) -> None:
         block = (self.paths[p].i_in1, self.paths[p].i_in2, self.paths[p].i_out)[slot]
         matrix = role.kind in ("mixed", "mix") and not shared
         alone = role.use is not None and (matrix or role.kind in _ALONE)
-        kind = "block" if role.kind == "columns" else role.kind
+        plain = role.kind in ("columns", "scaled")
+        kind = "block" if plain else role.kind
         key = kind, block, p if alone else -1
         part = self.parts[slot].setdefault(key, Part(kind, block, self.irreps[slot][block].ir.dim))
-        asked = Role("block") if role.kind == "columns" else role
+        asked = Role("block") if plain else role
         self.claims[p, slot] = part, part.claim(asked)
+
+    def _results(self) -> list[Part]:
+        return sorted(self.parts[2].values(), key=lambda part: part.block)
 
     def _side(self, slot: int) -> Side:
         operand, parts = self.operands[slot], tuple(self.parts[slot].values())
         if self.kinds[slot] == "single":
-            return Side("single", (), operand.irreps.dim)
+            return Side("single", (), operand.irreps.dim, 1)
         channels = self.columns if self.kinds[slot] == "columns" else self.channels
-        if operand.is_whole(channels) and all(part.kind == "block" for part in parts):
+        if operand.is_even(channels) and all(part.kind == "block" for part in parts):
             for part in parts:
                 part.base = operand.first_row(part.block)
-            return Side("whole", (), operand.shape[0])
-        return Side("parts", parts, _lay_out(parts))
+            return Side("whole", (), operand.irreps.dim // channels, channels)
+        return Side("parts", parts, _lay_out(parts), channels)
 
     def call(self) -> Call:
         lone = [slot for slot in (0, 1) if self.kinds[slot] in ("single", "columns")]
-        results, sides = tuple(self.parts[2].values()), (self.sides[0], self.sides[1])
+        results, sides = tuple(self._results()), (self.sides[0], self.sides[1])
         coupling = self._coupling()
+        if "scaled" in self.kinds:
+            scaled = tuple(self.members)
+            return Call(sides, results, coupling, maker=lone[0], channels=self.channels, scaled=scaled)
         if len(lone) != 1:
             return Call(sides, results, coupling, channels=self.channels)
         maker, other = lone[0], 1 - lone[0]
@@ -221,8 +195,8 @@ class _Group:
         return Call(sides, results, None, matrices, maker, self.columns, self.channels)
 
     def _coupling(self) -> Coupling:
-        index, value = [np.zeros((3, 0), dtype=np.int64)], [np.zeros(0)]
-        for p in self.members:
+        index, value, numbers = [], [], []
+        for number, p in enumerate(self.members):
             places = [self._places(p, slot) for slot in range(3)]
             path = self.paths[p]
             blocks = path.i_in1, path.i_in2, path.i_out
@@ -232,8 +206,9 @@ class _Group:
             rows = np.broadcast_arrays(*(place[:, i] for place, i in zip(places, at, strict=True)))
             index.append(np.stack(rows).reshape(3, -1))
             value.append(np.broadcast_to(symbol[at] * path.path_weight, rows[0].shape).reshape(-1))
+            numbers.append(np.full(value[-1].size, number))
         dims = self.sides[0].rows, self.sides[1].rows, self.height
-        joined = np.concatenate(index, axis=1), np.concatenate(value)
+        joined = (np.concatenate(part, axis=-1) for part in (index, value, numbers))
         return Coupling(dims, *(torch.from_numpy(part) for part in joined))
 
     def _places(self, p: int, slot: int) -> Places:

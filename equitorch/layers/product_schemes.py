@@ -28,7 +28,8 @@ class Role(NamedTuple):
         kind: of an operand with multiplicities u: ``block``, rows with u channels as they are; ``weighted``,
             the same times the weights; ``mixed``, channels multiplied by a matrix of weights; ``repeated`` or
             ``tiled``, channels (u, v) for all v of the partner; ``first`` or ``second`` of all pairs of
-            channels; ``single``, every number by itself; ``columns``, one column of coefficients for each u.
+            channels; ``scaled``, as they are, and weights follow; ``single``, every number by itself;
+            ``columns``, one column of coefficients for each u.
             Of the result: ``sum``, the block itself; ``mix``, to be multiplied by a matrix of weights.
         extra: how many numbers of another multiplicity stand beside each component.
         use: the weights.
@@ -100,7 +101,7 @@ def _channelwise(use: Use | None, other: int, matrix: Use) -> tuple[Role, Role]:
     if use is None:
         return BLOCK, Role("single", other)
     if other == 1:
-        return Role("weighted", 1, use), SINGLE
+        return Role("scaled", 1, use), SINGLE
     return BLOCK, Role("mixed", 1, matrix)
 
 

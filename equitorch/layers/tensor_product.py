@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from equitorch.layers.instructions import normalized, read_instructions
-from equitorch.layers.product_call import ProductCall, Views
-from equitorch.layers.product_plan import Operand, make_plan
+from equitorch.layers.product_call import ProductCall
+from equitorch.layers.product_layout import Operand, Views, assembled, flat_from_rows
+from equitorch.layers.product_plan import make_plan
 from equitorch.reps import Irreps, common_channels
 
 Weights = Tensor | Sequence[Tensor] | None
@@ -138,26 +139,34 @@ class TensorProduct(nn.Module):
         self._operands = tuple(Operand(own, 0 if flat else common_channels(own)) for own in irreps)
         plan = make_plan(self._operands[:2], irreps, self.instructions, shared=self.shared_weights)
         shapes = [path.path_shape for path in self.instructions]
-        self.calls = nn.ModuleList(ProductCall(call, shapes) for call in plan)
+        calls = [ProductCall(call, shapes) for call in plan]
+        self.calls = nn.ModuleList(calls)
+        self._whole = len(calls) == 1 and calls[0].gives(self._operands[2])
+        self._shapes = [own.shape for own in self._operands[:2]]
         self._sizes = [path.weights for path in self.instructions]
 
     def forward(self, x: Tensor, y: Tensor, weight: Weights = None) -> Tensor:
         w = self._flat_weight(weight)
         self._check(x, y)
         axes = 1 if self.layout == "e3nn" else 2
-        batch = torch.broadcast_shapes(
-            x.shape[:-axes], y.shape[:-axes], () if w is None or self.shared_weights else w.shape[:-1]
-        )
-        points = math.prod(batch)
-        x, y = (t.expand(*batch, *t.shape[-axes:]).reshape(points, *t.shape[-axes:]) for t in (x, y))
+        batches = [x.shape[:-axes], y.shape[:-axes]]
         if w is not None and not self.shared_weights:
-            w = w.expand(*batch, -1).reshape(points, self.weight_numel)
+            batches.append(w.shape[:-1])
+        batch = batches[0]
+        if any(other != batch for other in batches):
+            batch = torch.broadcast_shapes(*batches)
+            x, y = (t.expand(*batch, *t.shape[t.ndim - axes :]) for t in (x, y))
+            w = w if len(batches) < 3 or w is None else w.expand(*batch, self.weight_numel)
+        if len(batch) == 1:
+            return self._product(x, y, w)
+        points = math.prod(batch)
+        x, y = (t.reshape(points, *t.shape[t.ndim - axes :]) for t in (x, y))
+        w = w if len(batches) < 3 or w is None else w.reshape(points, self.weight_numel)
         out = self._product(x, y, w)
         return out.reshape(*batch, *out.shape[1:])
 
     def _check(self, x: Tensor, y: Tensor) -> None:
-        for name, t, own in zip("xy", (x, y), self._operands, strict=False):
-            wanted = own.shape
+        for name, t, wanted in zip("xy", (x, y), self._shapes, strict=True):
             if t.shape[-len(wanted) :] != wanted:
                 sizes = ", ".join(map(str, wanted))
                 raise ValueError(f"{self} expects {name} of shape (..., {sizes}), got {tuple(t.shape)}")
@@ -210,27 +219,18 @@ class TensorProduct(nn.Module):
 
     def _product(self, x: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
         weights = () if weight is None else weight.split(self._sizes, dim=-1)
-        views = Views(x, self._operands[0]), Views(y, self._operands[1])
-        sums: list[Tensor | None] = [None] * len(self.irreps_out)
+        one, two, own = self._operands
+        views = Views(x, one), Views(y, two)
+        if self._whole:
+            z = self.calls[0](views, weights)
+            return z if own.channels else flat_from_rows(z, own.irreps)
+        sums: list[Tensor | None] = [None] * len(own.irreps)
         for call in self.calls:
-            for block, term in call(views, weights):
+            terms = call.terms(call(views, weights), weights)  # type: ignore[operator]
+            for block, term in terms:
                 before = sums[block]
                 sums[block] = term if before is None else before + term
-        return self._assembled(sums, x, y)
-
-    def _assembled(self, sums: Sequence[Tensor | None], x: Tensor, y: Tensor) -> Tensor:
-        """All blocks of the result in its layout."""
-        own, blocks = self._operands[2], []
-        for (mul, ir), term in zip(own.irreps, sums, strict=True):
-            block = x.new_zeros(x.shape[0], ir.dim, mul) if term is None else term
-            if own.channels == 0:
-                block = block.transpose(1, 2).flatten(1)
-            elif mul != own.channels:
-                block = block.unflatten(2, (mul // own.channels, own.channels)).transpose(1, 2).flatten(1, 2)
-            blocks.append(block)
-        if not blocks:
-            return x.new_zeros(x.shape[0], *own.shape)
-        out = blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=1)
+        out = assembled(sums, own, x)
         # Without any path nothing depends on the operands: derivatives are zero, not missing.
         return out if len(self.calls) else out + x.flatten()[:0].sum() + y.flatten()[:0].sum()
 

@@ -253,7 +253,20 @@ def test_untouched_blocks_have_zero_gradients():
         assert grad[:, 1:].eq(0).all()
 
 
-CASES = [MIXED, ("16x0e+16x1o", "16x0e+16x1o", "16x0e+16x1o", None), ("0e+1o", "3x1o", "2x0e", None)]
+FILTER = (
+    "4x0e+4x1o",
+    "0e+1o",
+    "4x0e+4x1o",
+    [(0, 0, 0, "uvu", True), (1, 1, 0, "uvu", True), (0, 1, 1, "uvu", True), (1, 0, 1, "uvu", True)],
+)
+TURNED = ("0e+1o", "2x0e+2x1o", "2x0e+2x1o", [(0, 1, 1, "uvv", True), (1, 1, 0, "uvv", True)])
+CASES = [
+    MIXED,
+    FILTER,
+    TURNED,
+    ("16x0e+16x1o", "16x0e+16x1o", "16x0e+16x1o", None),
+    ("0e+1o", "3x1o", "2x0e", None),
+]
 
 
 def built(case, layout="rows", **options):
@@ -289,7 +302,7 @@ def test_works_under_function_transforms(case):
     torch.testing.assert_close(jacobian, torch.autograd.functional.jacobian(lambda t: product(t, y[0]), x[0]))
 
 
-@pytest.mark.parametrize("case", [MIXED, ("2x0e+1o", "2x1o", "2x0e+1o", None)])
+@pytest.mark.parametrize("case", [MIXED, TURNED, ("2x0e+1o", "2x1o", "2x0e+1o", None)])
 def test_has_right_derivatives(case):
     product = built(case, internal_weights=False).double()
     x, y = (t.detach().clone().requires_grad_() for t in operands_of(product, 2, dtype=torch.float64))
@@ -310,7 +323,7 @@ def test_agrees_with_the_reference_in_both_precisions(case):
 
 
 def test_constants_keep_their_digits_through_dtypes():
-    product, twin = built(CASES[1]).double(), built(CASES[1]).float().double()
+    product, twin = built(CASES[-2]).double(), built(CASES[-2]).float().double()
     twin.load_state_dict(product.state_dict())
     x, y = operands_of(product, 3, dtype=torch.float64)
     torch.testing.assert_close(twin(x, y), product(x, y), rtol=1e-14, atol=1e-14)
@@ -368,7 +381,7 @@ def test_says_what_it_expected():
     product = TensorProduct(*CROSS)
     with pytest.raises(ValueError, match=r"expects x of shape \(\.\.\., 3, 4\), got \(5, 12\)"):
         product(torch.randn(5, 12), torch.randn(5, 3, 4))
-    free = built(CASES[2], shared_weights=False)
+    free = built(CASES[-1], shared_weights=False)
     x, y = operands_of(free, 3)
     with pytest.raises(
         ValueError, match="does not own its weights and expects weight as an argument, got none"
