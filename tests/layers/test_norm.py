@@ -1,16 +1,14 @@
 """equitorch/layers/norm.py"""
 
-import os
-import pathlib
-
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from equitorch.layers import LayerNorm, Norm, RMSNorm
+from equitorch.layers import LayerNorm, Norm, RMSNorm, SeparableLayerNorm
 from equitorch.reps import Irreps, common_channels, from_e3nn, rows_of, to_e3nn
 from equitorch.testing import assert_equivariant
+from tests.equiformer_reference import MODELS, assert_same, part, reference
 from tests.strategies import flat_irreps, random, seeds
 
 SPEC = "2x0e+0o+2x1o+1e+0e+2e"
@@ -20,9 +18,11 @@ LAYERS = [
     RMSNorm(SPEC, 4),
     RMSNorm(SPEC, 4, affine=False),
     RMSNorm(SPEC, 4, centered=True),
+    SeparableLayerNorm(SPEC, 4),
+    SeparableLayerNorm(SPEC, 4, affine=False),
+    SeparableLayerNorm("0o+1e+2o", 4),
 ]
 LAYERS = [layer.double() for layer in LAYERS]
-SHARED = pathlib.Path(os.environ.get("EQUITORCH_SHARED", pathlib.Path(__file__).parents[3] / "shared"))
 
 
 def randomised(layer):
@@ -64,7 +64,7 @@ def test_norm_has_gradient_zero_at_zero():
 
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
 def test_commutes_with_every_rotation_and_mirror(layer):
-    assert_equivariant(randomised(layer), [SPEC], SPEC)
+    assert_equivariant(randomised(layer), [layer.irreps], layer.irreps)
 
 
 @pytest.mark.parametrize("layer", LAYERS, ids=repr)
@@ -80,7 +80,14 @@ def test_differentiates_at_zero_and_compiles(layer):
 
 
 @pytest.mark.parametrize(
-    "layer", [LayerNorm("0e+1o", 2), RMSNorm("0e+1o", 2), RMSNorm("0e+1o", 2, centered=True)], ids=repr
+    "layer",
+    [
+        LayerNorm("0e+1o", 2),
+        RMSNorm("0e+1o", 2),
+        RMSNorm("0e+1o", 2, centered=True),
+        SeparableLayerNorm("0e+1o", 2),
+    ],
+    ids=repr,
 )
 def test_has_right_derivatives(layer):
     x = torch.randn(1, 4, 2, dtype=torch.float64, requires_grad=True)
@@ -109,28 +116,6 @@ def test_gives_every_irrep_size_one_or_keeps_their_ratios():
     torch.testing.assert_close(sum(by_degree) / 3, torch.ones(6).double(), rtol=1e-4, atol=0)
 
 
-def test_agree_with_the_norms_of_equiformer():
-    """Reference values of fairchem's layer_norm and rms_norm_sh, degree-major rows."""
-    path = SHARED / "ref" / "escn_primitives.pt"
-    if not path.exists():
-        pytest.skip("no reference file")
-    norms = torch.load(path, weights_only=True)["norms"]
-    checked = 0
-    for name, case in norms.items():
-        x, y, params = case["x"].double(), case["y"].double(), case["params"]
-        lmax, channels = int(x.shape[1] ** 0.5) - 1, x.shape[2]
-        irreps = Irreps.spherical_harmonics(lmax, p=0)
-        kind = {"layer_norm": LayerNorm, "rms_norm_sh": RMSNorm}.get(name.split("/")[0])
-        if kind is None:
-            continue
-        layer = kind(irreps, channels, **({"centered": True} if kind is RMSNorm else {})).double()
-        layer.weight.data.copy_(params["affine_weight"].double())
-        layer.bias.data.copy_(params["affine_bias"].double()[None])
-        torch.testing.assert_close(layer(x), y, rtol=1e-6, atol=1e-6)
-        checked += 1
-    assert checked
-
-
 def test_the_check_can_fail():
     norm = torch.nn.LayerNorm(4).double()  # centres vectors too, by a different amount in each component
     with pytest.raises(AssertionError, match="is off by"):
@@ -156,3 +141,41 @@ def test_is_e3nns_norm(spec, squared, seed):
     invariants = Irreps([(mul, (0, 1)) for mul, _ in spec])
     torch.testing.assert_close(to_e3nn(ours(from_e3nn(x, spec)), invariants), theirs.double()(x))
     assert ours.irreps_out == rows_of(Irreps(str(theirs.irreps_out)), common_channels(spec))
+
+
+@pytest.mark.parametrize("kind", ["layer_norm", "layer_norm_sh", "rms_norm_sh"])
+def test_is_the_norm_of_equiformer_to_round_off(kind):
+    case = reference("escn_primitives")["norms"][kind]
+    x, params, irreps = case["x"], case["params"], Irreps.spherical_harmonics(4)
+    make = {"layer_norm": LayerNorm, "layer_norm_sh": SeparableLayerNorm}.get(kind)
+    layer = (make(irreps, 8) if make else RMSNorm(irreps, 8, centered=True)).double()
+    names = {"affine_weight": "weight", "affine_bias": "bias", "norm_l0.weight": "scalar.weight"}
+    names["norm_l0.bias"] = "scalar.bias"
+    state = {names[name]: value for name, value in params.items()}
+    if "bias" in state:
+        state["bias"] = state["bias"][None]
+    layer.load_state_dict(state)
+    assert_same(layer(x), case["y"])
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_is_the_final_norm_of_equiformer(model):
+    data = reference(model)
+    values, params = data["intermediates"], part(data["params"], "norm.")
+    irreps = Irreps.spherical_harmonics(data["config"]["lmax_list"][0])
+    if data["config"]["norm_type"] == "layer_norm_sh":
+        layer = SeparableLayerNorm(irreps, 16).double()
+        scalar = {f"scalar.{n}": v for n, v in part(params, "norm_l0.").items()}
+        layer.load_state_dict({"weight": params["affine_weight"], **scalar})
+    else:
+        layer = RMSNorm(irreps, 16, centered=True).double()
+        layer.load_state_dict({"weight": params["affine_weight"], "bias": params["affine_bias"][None]})
+    assert_same(layer(values["blocks.1"]), values["norm"])
+
+
+def test_separable_norm_is_pytorchs_on_invariants_and_leaves_ratios_of_degrees():
+    x = torch.randn(5, 9, 16, dtype=torch.float64)
+    y = SeparableLayerNorm("0e+1o+2e", 16).double()(x)
+    torch.testing.assert_close(y[:, 0], torch.nn.LayerNorm(16).double()(x[:, 0]))
+    torch.testing.assert_close(y[:, 1:] / y[:, 1:2, :1], x[:, 1:] / x[:, 1:2, :1])
+    assert dict(SeparableLayerNorm("0o+1e", 4).named_parameters()).keys() == {"weight"}
