@@ -142,30 +142,29 @@ class PointSample(nn.Module):
 
 
 @torch.no_grad()
-def unit_start(layers: nn.ModuleList, width: float) -> None:
+def unit_start(layers: nn.ModuleList) -> None:
     """Draw weights anew so that features, messages and what the edges scale start with variances near one.
 
-    As published they shrink from map to map, and a new model hardly sees its edges.
+    As published they shrink from map to map, and a new model hardly sees its edges. Maps of the radial basis
+    stay small: functions of the distance then start out smooth.
 
     Args:
         layers: of :class:`ExactUpdate`.
-        width: of the Gaussians of the distance over their spacing.
     """
     silu = 0.3558**-0.5  # the mean square of silu of a unit normal number
     for name, module in layers.named_modules():
+        kind, scales = name.rpartition(".")[2], name.endswith(("fc1_dist", "fc1_dist0"))
         if isinstance(module, nn.Embedding):
             nn.init.uniform_(module.weight, -1, 1)
-        if isinstance(module, Linear):
+        elif isinstance(module, Linear):
             nn.init.uniform_(module.weight, -(3**0.5), 3**0.5)
-        if not isinstance(module, nn.Linear) or not module.weight.numel():
-            continue
-        kind, inside = name.rpartition(".")[2], name.rpartition(".")[0].endswith("edge_block")
-        basis = kind == "fc1_dist" and inside  # so many Gaussians differ from zero
-        gain = silu if kind in ("fc1_dist", "fc1_dist0", "fc1_edge_attr") and not basis else 1.0
-        bound = gain * (3 / (width * math.pi**0.5 if basis else module.in_features)) ** 0.5
-        nn.init.uniform_(module.weight, -bound, bound)
-        if module.bias is not None:
-            nn.init.constant_(module.bias, float(kind in ("fc1_dist", "fc1_dist0") and not basis))
+        elif isinstance(module, nn.Linear) and module.weight.numel():
+            basis = name.endswith("edge_block.fc1_dist")
+            gain = silu if (scales and not basis) or kind == "fc1_edge_attr" else 1.0
+            bound = gain * (3 / module.in_features) ** 0.5
+            nn.init.uniform_(module.weight, -bound, bound)
+            if module.bias is not None:
+                nn.init.constant_(module.bias, float(scales and not basis))
 
 
 def _perceptron(x: Tensor, first: Tensor, second: Tensor, third: Tensor) -> Tensor:

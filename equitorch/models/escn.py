@@ -134,7 +134,7 @@ class ESCN(nn.Module):
         self.layer_blocks = nn.ModuleList(self._layers(layers, activation, grids, common))
         self.norm = None if compat else row_norm("rms_norm_sh", lmax, self.channels, parity=parity)
         if not compat:
-            unit_start(self.layer_blocks, radial_width)
+            unit_start(self.layer_blocks)
         heads = compat if direct_forces is None else direct_forces
         self._heads(points, heads)
 
