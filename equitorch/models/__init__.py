@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from equitorch.models.compiled import compile_with_gradient as compile_with_gradient
+    from equitorch.models.equiformer_v2 import EquiformerV2 as EquiformerV2
     from equitorch.models.nequip import NequIP as NequIP
     from equitorch.models.potential import Potential as Potential
     from equitorch.models.tensornet import TensorNet as TensorNet
     from equitorch.models.tensornet2 import TensorNet2 as TensorNet2
 
 _FILES = {
+    "EquiformerV2": "equiformer_v2",
     "NequIP": "nequip",
     "Potential": "potential",
     "TensorNet": "tensornet",

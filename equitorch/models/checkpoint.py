@@ -28,6 +28,7 @@ MODELS = {
     "tensornet": "equitorch.models.tensornet:TensorNet",
     "tensornet2": "equitorch.models.tensornet2:TensorNet2",
     "nequip": "equitorch.models.nequip:NequIP",
+    "equiformer_v2": "equitorch.models.equiformer_v2:EquiformerV2",
 }
 
 FORMAT = 1

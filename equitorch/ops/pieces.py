@@ -98,3 +98,27 @@ def _derivative(run: Pieces, count: int, rows: int, wanted: Sequence[bool]) -> P
         return full[:of_points], full[of_points:]
 
     return transposed
+
+
+def recomputed(function: Callable[..., Tensor], tensors: Sequence[Tensor]) -> Tensor:
+    """Evaluate ``function(*tensors)`` and keep nothing for its derivatives, of any order, but the arguments.
+
+    Recorded programs and ``torch.func`` see the function as it is.
+
+    Args:
+        function: a differentiable function of tensors; it computes the same at every call.
+        tensors: all that it depends on and that may need a gradient.
+
+    >>> x = torch.tensor(2.0, requires_grad=True)
+    >>> torch.autograd.grad(recomputed(lambda x: x.exp().log() ** 2, [x]), x)[0]
+    tensor(4.)
+    """
+    transformed = torch._C._functorch.peek_interpreter_stack() is not None
+    if transformed or traced(*tensors) or not torch.is_grad_enabled():
+        return function(*tensors)
+
+    def run(_: list[Tensor], ws: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        return [], [function(*ws)]
+
+    out: tuple[Tensor, ...] = _Pieces.apply(run, 1, 1, tensors[0].new_empty(1), *tensors)
+    return out[0]

@@ -1,0 +1,59 @@
+"""Reading a checkpoint of PyTorch without running code from it."""
+
+from __future__ import annotations
+
+import collections
+import pickle
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def read(path: Path) -> Mapping[str, Any]:
+    """What a checkpoint file holds: tensors, numbers, texts, lists and mappings of them.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it holds anything else, which only running its code could rebuild.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        with torch.serialization.safe_globals(_allowed()):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
+        raise ValueError(
+            f"{path} cannot be read without running code from it, so it is refused ({_reason(path, error)}); "
+            f"if you trust it, convert it once: equitorch convert --unsafe-pickle {path} OUT.eqt"
+        ) from None
+    if not isinstance(content, Mapping):
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected the entries of a checkpoint")
+    return content
+
+
+def _reason(path: Path, error: Exception) -> str:
+    try:
+        with torch.serialization.safe_globals(_allowed()):
+            foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
+    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError):
+        foreign = []
+    return f"it needs {', '.join(foreign)}" if foreign else str(error).splitlines()[0]
+
+
+def _allowed() -> list[Any]:
+    """Containers, numbers and paths: all that a checkpoint may hold besides tensors."""
+    scalar, array = np.float64(0).__reduce__()[0], np.zeros(1).__reduce__()[0]
+    rebuilt = [
+        (function, f"numpy.{core}.multiarray.{name}")
+        for core in ("core", "_core")
+        for name, function in (("scalar", scalar), ("_reconstruct", array))
+    ]
+    numbers = [type(np.dtype(kind)) for kind in ("?", *"bBhHiIlLqQefd", "S1", "U1")]
+    plain = [(kind, f"builtins.{kind.__name__}") for kind in (dict, list, set, int, float)]
+    paths: list[Any] = [(PurePosixPath, f"pathlib.{name}") for name in ("PosixPath", "PurePosixPath")]
+    paths += [(PureWindowsPath, f"pathlib.{name}") for name in ("WindowsPath", "PureWindowsPath")]
+    containers = [collections.Counter, collections.OrderedDict, collections.defaultdict]
+    return [*containers, np.dtype, np.ndarray, *numbers, *rebuilt, *plain, *paths]

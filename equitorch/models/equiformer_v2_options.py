@@ -1,0 +1,142 @@
+"""Options of EquiformerV2: what a mode chooses, the published sizes, and what cannot be."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+from typing import Any, Final
+
+from equitorch.layers.equiformer_v2 import NORMS
+from equitorch.layers.feed_forward import KINDS
+from equitorch.layers.so2_activation import PUBLISHED
+from equitorch.layers.stacks import PARITIES, Channels
+
+# What a mode chooses where an option is None.
+_MODES: Final[dict[str, dict[str, Any]]] = {
+    "exact": {
+        "parity": "natural", "activation": "gate", "feed_forward": "gate", "radial": 64,
+        "envelope": True, "rescale": False, "average_atoms": 1.0,
+    },
+    "compat": {
+        "parity": "so3", "activation": "separable_s2", "feed_forward": "separable_grid", "radial": 600,
+        "envelope": False, "rescale": True, "average_atoms": 77.81317,
+    },
+}  # fmt: skip
+_AVERAGE_NEIGHBORS: Final = 23.395238876342773  # of the published models
+_PUBLISHED: Final[dict[str, Any]] = {
+    "mode": "compat", "layers": 12, "lmax": 6, "mmax": 2, "channels": 128, "hidden": 64, "heads": 8,
+    "score_channels": 64, "value_channels": 16, "ffn_hidden": 128, "edge_channels": 128,
+    "norm": "layer_norm_sh", "grid_resolution": 18, "cutoff": 12.0, "max_neighbors": 20, "max_z": 90,
+    "direct_forces": True, "attention_drop": 0.1, "path_drop": 0.1,
+}  # fmt: skip
+SIZES: Final[dict[str, dict[str, Any]]] = {
+    "31M": _PUBLISHED | {"layers": 8, "lmax": 4},
+    "83M": _PUBLISHED | {"path_drop": 0.05},
+    "153M": _PUBLISHED | {"layers": 20, "mmax": 3},
+}
+"""The models published for OC20, by their numbers of parameters."""
+_APPROXIMATE: Final = ("s2", "separable_s2", "grid", "separable_grid")
+_LEAST: Final = {
+    "layers": 1, "lmax": 1, "mmax": 0, "heads": 1, "score_channels": 1, "edge_channels": 1, "radial": 2,
+    "max_z": 2, "grid_resolution": 2, "latitudes": 1, "max_neighbors": 1, "edge_chunk": 1,
+}  # fmt: skip
+_PAIRS: Final = ("channels", "hidden", "value_channels", "ffn_hidden")
+_SHARES: Final = ("attention_drop", "path_drop", "feature_drop")
+
+
+def pair(value: int | Sequence[int]) -> Channels:
+    """A number of channels, or those of the natural and of the pseudo stack."""
+    return value if isinstance(value, int) else (int(value[0]), int(value[1]))
+
+
+def resolved(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with those filled in that the mode chooses.
+
+    Raises:
+        ValueError: if they make no sense.
+    """
+    _one_of("mode", options["mode"], tuple(_MODES))
+    chosen = dict(options)
+    chosen |= {k: v for k, v in _MODES[options["mode"]].items() if options[k] is None}
+    chosen["average_neighbors"] = options["average_neighbors"] or _AVERAGE_NEIGHBORS
+    for name, known in (
+        ("parity", PARITIES), ("norm", NORMS), ("activation", PUBLISHED), ("feed_forward", KINDS),
+    ):  # fmt: skip
+        _one_of(name, chosen[name], known)
+    _check_numbers(chosen)
+    if chosen["mode"] == "exact":
+        wrong = _inexact(chosen)
+        if wrong:
+            raise ValueError(
+                f"EquiformerV2(mode='exact') is exact, but {'; '.join(wrong)}: leave the option out, or use "
+                "mode='compat'"
+            )
+    return chosen
+
+
+def _inexact(chosen: Mapping[str, Any]) -> list[str]:
+    """What of these options breaks equivariance under rotations, or smoothness."""
+    found = [
+        f"{name}={chosen[name]!r} changes under rotations on every grid"
+        for name in ("activation", "feed_forward")
+        if chosen[name] in _APPROXIMATE
+    ]
+    if chosen["mode"] == "compat":
+        found += [
+            f"{name}='product' changes under rotations on published grids"
+            for name in ("activation", "feed_forward")
+            if chosen[name] == "product"
+        ]
+    if not chosen["envelope"]:
+        found.append("without an envelope energies jump where a pair crosses the cutoff")
+    if chosen["max_neighbors"] is not None:
+        found.append(f"max_neighbors={chosen['max_neighbors']} makes energies jump where neighbours change")
+    return found
+
+
+def warn_inexact(chosen: Mapping[str, Any]) -> None:
+    """Name once what of a model, as its options describe it, is not exact."""
+    found = _inexact(chosen)
+    if chosen["parity"] == "so3":
+        found.append("parity='so3' gives mirror images different energies")
+    if chosen["direct_forces"]:
+        found.append("direct forces are no gradient of the energy")
+    if found and (chosen["mode"] == "compat" or chosen["direct_forces"]):
+        warnings.warn(f"EquiformerV2(mode={chosen['mode']!r}) is not exact: {'; '.join(found)}", stacklevel=3)
+
+
+def _check_numbers(chosen: Mapping[str, Any]) -> None:
+    for name, least in _LEAST.items():
+        value = chosen[name]
+        if value is None and name in ("grid_resolution", "latitudes", "max_neighbors", "edge_chunk"):
+            continue
+        if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+            raise ValueError(f"EquiformerV2 expects {name} to be a whole number >= {least}, got {value!r}")
+    if chosen["mmax"] > chosen["lmax"]:
+        raise ValueError(
+            f"EquiformerV2 expects mmax <= lmax, got mmax={chosen['mmax']} and lmax={chosen['lmax']}"
+        )
+    for name in _PAIRS:
+        value = [chosen[name]] if isinstance(chosen[name], int) else list(chosen[name])
+        wanted = 2 if chosen["parity"] == "both" else 1
+        if len(value) != wanted or any(
+            isinstance(n, bool) or not isinstance(n, Integral) or n < 1 for n in value
+        ):
+            what = "a pair of whole numbers" if wanted == 2 else "a whole number"
+            raise ValueError(
+                f"EquiformerV2 with parity={chosen['parity']!r} expects {name} to be {what} >= 1, "
+                f"got {chosen[name]!r}"
+            )
+    for name in ("cutoff", "average_neighbors", "average_atoms"):
+        if isinstance(chosen[name], bool) or not 0 < chosen[name] < math.inf:
+            raise ValueError(f"EquiformerV2 expects {name} to be a number > 0, got {chosen[name]!r}")
+    for name in _SHARES:
+        if not 0 <= chosen[name] < 1:
+            raise ValueError(f"EquiformerV2 expects {name} to be a probability < 1, got {chosen[name]!r}")
+
+
+def _one_of(name: str, value: Any, known: Sequence[str]) -> None:
+    if value not in known:
+        raise ValueError(f"EquiformerV2 expects {name} to be one of {', '.join(known)}, got {value!r}")
