@@ -146,10 +146,9 @@ def _terms(lmax: int, mmax: int) -> list[Tensor]:
         for k, (l, m) in enumerate(order_rows(lmax, mmax))
         for i in range(2 * l + 1)
     ]
-    kept, row, entry = torch.tensor(found, device="cpu").T
     lists = []
-    for own, other in ((kept, row), (row, kept)):
-        order = torch.argsort(own, stable=True)
-        start = torch.cat([own.new_zeros(1), torch.bincount(own).cumsum(0)])
-        lists += [start, other[order].contiguous(), entry[order].contiguous()]
-    return lists
+    for own, other, count in ((0, 1, len(order_rows(lmax, mmax))), (1, 0, (lmax + 1) ** 2)):
+        terms = sorted(found, key=lambda term: term[own])
+        begin = [sum(term[own] < row for term in found) for row in range(count + 1)]
+        lists += [begin, [term[other] for term in terms], [term[2] for term in terms]]
+    return [torch.tensor(numbers, device="cpu") for numbers in lists]

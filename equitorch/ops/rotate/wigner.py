@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from equitorch.ops.backend import traced
 from equitorch.ops.rotate.frames import edge_frames
 from equitorch.reps.angular_momentum import so3_generators
 from equitorch.reps.wigner import wigner_D_all
@@ -49,30 +50,53 @@ def compact_wigner(vectors: Tensor, lmax: int, mmax: int, frames: Tensor | None 
     >>> compact_wigner(torch.randn(5, 3), 4, 2).shape
     torch.Size([5, 115])
     """
-    out: Tensor = _Wigner.apply(vectors, frames, lmax, mmax)
+    out: Tensor = (_op if traced(vectors) else _Wigner.apply)(vectors, frames, lmax, mmax)
     return out
 
 
-class _Wigner(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, vectors: Tensor, frames: Tensor | None, lmax: int, mmax: int) -> Tensor:
-        frames = edge_frames(vectors) if frames is None else frames
-        blocks = [
-            matrix[:, l - min(l, mmax) : l + min(l, mmax) + 1].flatten(1)
-            for l, matrix in enumerate(wigner_D_all(lmax, frames.to(vectors)))
-        ]
-        out = torch.cat(blocks, dim=1)
-        ctx.degrees = lmax, mmax
-        ctx.save_for_backward(vectors, out)
-        return out
+def _values(vectors: Tensor, frames: Tensor | None, lmax: int, mmax: int) -> Tensor:
+    frames = edge_frames(vectors) if frames is None else frames
+    blocks = [
+        matrix[:, l - min(l, mmax) : l + min(l, mmax) + 1].flatten(1)
+        for l, matrix in enumerate(wigner_D_all(lmax, frames.to(vectors)))
+    ]
+    return torch.cat(blocks, dim=1)
 
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        vectors, matrices = ctx.saved_tensors  # the matrices are this function's result, with its history
-        square = vectors.square().sum(-1, keepdim=True)
-        there = square > 0
-        turn = torch.linalg.cross(vectors, torque(grad, matrices, *ctx.degrees))
-        return turn * there / torch.where(there, square, 1.0), None, None, None
+
+def _fake(vectors: Tensor, frames: Tensor | None, lmax: int, mmax: int) -> Tensor:
+    entries = sum(rows * (2 * l + 1) for l, rows in enumerate(kept_rows(lmax, mmax)))
+    return vectors.new_empty(vectors.shape[0], entries)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.degrees = inputs[2:]
+    ctx.save_for_backward(inputs[0], output)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    vectors, matrices = ctx.saved_tensors  # the matrices are this function's result, with its history
+    square = vectors.square().sum(-1, keepdim=True)
+    there = square > 0
+    turn = torch.linalg.cross(vectors, torque(grad, matrices, *ctx.degrees))
+    return turn * there / torch.where(there, square, 1.0), None, None, None
+
+
+class _Wigner(torch.autograd.Function):
+    generate_vmap_rule = True
+    forward = staticmethod(_values)
+    setup_context = staticmethod(_keep)
+    backward = staticmethod(_backward)
+
+
+_LIB = torch.library.Library("equitorch", "FRAGMENT")  # kept: its end would unregister the operator
+_LIB.define(
+    "compact_wigner(Tensor vectors, Tensor? frames, int lmax, int mmax) -> Tensor",
+    tags=(torch.Tag.pt2_compliant_tag,),
+)
+_LIB.impl("compact_wigner", _values, "CompositeExplicitAutograd")
+torch.library.register_fake("equitorch::compact_wigner", _fake, lib=_LIB)
+torch.library.register_autograd("equitorch::compact_wigner", _backward, setup_context=_keep, lib=_LIB)
+_op = torch.ops.equitorch.compact_wigner.default
 
 
 def torque(grad: Tensor, matrices: Tensor, lmax: int, mmax: int) -> Tensor:
