@@ -88,7 +88,7 @@ def derivatives(product, operands, seed):
     for _ in range(2):
         if not value.requires_grad:
             break
-        value = (value * torch.randn_like(value)).sum()
+        value = (value * torch.randn(value.shape)).sum()  # not randn_like, which follows strides
         grads = torch.autograd.grad(value, operands, create_graph=True, materialize_grads=True)
         found += [grad.detach() for grad in grads]
         value = torch.cat([grad.flatten() for grad in grads])
