@@ -219,3 +219,10 @@ def test_says_what_it_expected():
         bilinear(torch.randn(2, 3, 4), torch.randn(2, 5, 3), UNEVEN.plan())
     with pytest.raises(ValueError, match="of one dtype"):
         bilinear(torch.randn(2, 3, 4), torch.randn(2, 5, 4).double(), UNEVEN.plan())
+
+
+def test_coefficients_survive_a_change_of_precision():
+    join = Bilinear(Coupling.between(Irreps("1o"), Irreps("2e"), Irreps("3o")))
+    x, y = torch.randn(4, 3, 2, dtype=torch.float64), torch.randn(4, 5, 2, dtype=torch.float64)
+    want = join(x, y)
+    assert torch.equal(join.float().double()(x, y), want)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -47,6 +48,14 @@ class Bilinear(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return bilinear(x, y, [getattr(self, name) for name in _PLAN])
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move the coefficients, but never round them: they are converted where they are used."""
+        exact = {name: getattr(self, name) for name in _PLAN if name.startswith("value")}
+        super()._apply(fn, recurse)
+        for name, value in exact.items():
+            setattr(self, name, value.to(getattr(self, name).device))
+        return self
 
     def extra_repr(self) -> str:
         i, j, k = self.dims
