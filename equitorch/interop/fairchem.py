@@ -27,18 +27,16 @@ Source = str | PathLike[str] | Mapping[str, Any]
 # A name that only one family's tensors have; our model's name; the module with its `options` and `keys`.
 FAMILIES: Final = (
     (r"blocks\.0\.ga\.so2_conv_1\..*", "equiformer_v2", "equitorch.interop.fairchem_equiformer_v2"),
+    (r"layer_blocks\.0\.message_block\..*", "escn", "equitorch.interop.fairchem_escn"),
+    (r"blocks\.0\.edge_wise\..*", "esen", "equitorch.interop.fairchem_esen"),
 )
-_FOREIGN: Final = (
-    (r"blocks\.0\.ga\.so2_linear_1\..*", "EquiformerV3"),
-    (r"blocks\.0\.edge_wise\..*", "eSEN or UMA"),
-    (r"layer_blocks\.0\.message_block\..*", "eSCN"),
-)
+_FOREIGN: Final = ((r"blocks\.0\.ga\.so2_linear_1\..*", "EquiformerV3"),)
 _PREFIX: Final = re.compile(
-    r"(module\.)*((backbone|bb)\.|output_heads\.[^.]+\.(?=(energy|force)_block)|head\.)?"
+    r"(module\.)*((backbone|bb)\.|output_heads\.[^.]+\.(head\.)?(?=(energy|force)_block)|head\.)?"
 )
 _IGNORED: Final = re.compile(
     r"(SO3_rotation|SO3_grid|mappingReduced|distance_expansion)\..*|(.*\.)?(expand_index|balance_degree_weight"
-    r"|Jd_\d+)"
+    r"|Jd_\d+|n_averaged)"
 )
 _NOT_EQUIVARIANT: Final = re.compile(r"(module\.)*output_heads\.stress\..*")
 _REFERENCES: Final = "energy_lin_ref"
@@ -168,7 +166,7 @@ def _build(
 def _content(source: Source) -> Mapping[str, Any]:
     """A checkpoint's entries, its tensors under ``"state_dict"``."""
     content = source if isinstance(source, Mapping) else read(Path(source))
-    for key in ("state_dict", "params"):
+    for key in ("state_dict", "params", "ema_state_dict", "model_state_dict"):
         if isinstance(content.get(key), Mapping):
             return {**content, "state_dict": content[key]}
     if content and all(isinstance(value, Tensor) for value in content.values()):

@@ -153,7 +153,7 @@ class RMSNorm(nn.Module):
         self.weight, bias = _affine(self.irreps, channels, affine)
         self.bias = bias if centered else None
         rows = [1 / ir.dim for mul, ir in self.irreps for _ in range(mul * ir.dim)]
-        share = torch.tensor(rows, dtype=torch.float64) / max(self.irreps.num_irreps, 1)
+        share = torch.tensor(rows, dtype=torch.float64, device="cpu") / max(self.irreps.num_irreps, 1)
         self.share = Constant(share)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -215,7 +215,7 @@ class SeparableLayerNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(count, channels)) if affine else None
         self.others = Irreps(others)
         share = [1 / ir.dim for mul, ir in others for _ in range(mul * ir.dim)]
-        self.share = Constant(torch.tensor(share, dtype=torch.float64) / max(count, 1))
+        self.share = Constant(torch.tensor(share, dtype=torch.float64, device="cpu") / max(count, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         expect_rows("SeparableLayerNorm", self.irreps, x, self.channels)

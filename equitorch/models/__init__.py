@@ -8,12 +8,16 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from equitorch.models.compiled import compile_with_gradient as compile_with_gradient
     from equitorch.models.equiformer_v2 import EquiformerV2 as EquiformerV2
+    from equitorch.models.escn import ESCN as ESCN
+    from equitorch.models.esen import ESEN as ESEN
     from equitorch.models.nequip import NequIP as NequIP
     from equitorch.models.potential import Potential as Potential
     from equitorch.models.tensornet import TensorNet as TensorNet
     from equitorch.models.tensornet2 import TensorNet2 as TensorNet2
 
 _FILES = {
+    "ESCN": "escn",
+    "ESEN": "esen",
     "EquiformerV2": "equiformer_v2",
     "NequIP": "nequip",
     "Potential": "potential",

@@ -29,6 +29,8 @@ MODELS = {
     "tensornet2": "equitorch.models.tensornet2:TensorNet2",
     "nequip": "equitorch.models.nequip:NequIP",
     "equiformer_v2": "equitorch.models.equiformer_v2:EquiformerV2",
+    "escn": "equitorch.models.escn:ESCN",
+    "esen": "equitorch.models.esen:ESEN",
 }
 
 FORMAT = 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from numbers import Integral
 from typing import Any, Self
@@ -18,11 +19,16 @@ from equitorch.layers.escn_node import ExactUpdate, GridUpdate, PointHead, Point
 from equitorch.layers.mlp import MLP
 from equitorch.layers.readout import pool
 from equitorch.layers.row_grid import RowGrid
-from equitorch.layers.so2_activation import row_activation
-from equitorch.layers.stacks import Channels, stacks
+from equitorch.layers.so2_activation import EXACT, row_activation
+from equitorch.layers.stacks import PARITIES, stacks
+from equitorch.models.equiformer_v2_options import pair
 from equitorch.ops.edges import EdgePlan
 from equitorch.ops.rotate import EdgeRotation
 
+_MODES: dict[str, dict[str, Any]] = {
+    "exact": {"parity": "natural", "activation": "gate", "radial": 64, "direct_forces": False},
+    "compat": {"parity": "so3", "activation": "s2", "radial": None, "direct_forces": True},
+}
 _LEAST = {
     "channels": 1, "layers": 1, "lmax": 1, "mmax": 0, "hidden": 1, "edge_channels": 1, "radial": 2,
     "latitudes": 1, "grid_resolution": 2, "points": 1, "max_z": 2,
@@ -61,6 +67,7 @@ class ESCN(nn.Module):
             which training takes the mean of its frames.
         direct_forces: add "forces" from a head of its own. They are no gradient of the energy and conserve
             nothing. None means no, in compat mode yes.
+        force_scale: factor of these forces.
         points: samples of the sphere that compat mode's heads average over.
         max_z: number of rows of the table of elements.
 
@@ -71,6 +78,7 @@ class ESCN(nn.Module):
 
     Attributes:
         sees_charge: False: graphs that differ in their charge only have equal energies.
+        settings: the options, with what the mode chooses in the places of None.
 
     Raises:
         ValueError: if an option is not one of those named above, or a number makes no sense.
@@ -106,62 +114,44 @@ class ESCN(nn.Module):
         grid_resolution: int | None = None,
         average_neighbors: float | None = None,
         direct_forces: bool | None = None,
+        force_scale: float = 1.0,
         points: int = 128,
         max_z: int = 90,
     ) -> None:
         super().__init__()
-        self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        check_choice("ESCN", "mode", mode, ("exact", "compat"))
-        compat = mode == "compat"
-        parity = parity or ("so3" if compat else "natural")
-        check_choice("ESCN", "parity", parity, ("natural", "so3") if compat else ("natural", "both", "so3"))
-        activation = activation or ("s2" if compat else "gate")
-        check_choice(
-            f"ESCN in mode {mode}", "activation", activation, ("s2",) if compat else ("gate", "product")
-        )
-        check_sizes("ESCN", self.options)
-        self.cutoff, self.lmax, self.mmax, self.compat = float(cutoff), lmax, mmax, compat
-        self.channels: Channels = channels if isinstance(channels, int) else (channels[0], channels[1])
-        self.natural, self.pseudo = stacks(self.channels, parity)
-        self.basis = WideGaussians(
-            radial or (int(cutoff / 0.02) if compat else 64), cutoff, width=radial_width
-        )
-        self.envelope = None if compat else PolynomialCutoff(cutoff, p=5)
+        given = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
+        self.options = {k: list(v) if isinstance(v, tuple) else v for k, v in given.items()}
+        self.settings = chosen = _resolved(self.options)
+        self.cutoff, self.lmax, self.mmax, self.compat = float(cutoff), lmax, mmax, mode == "compat"
+        self.channels, self.parity = pair(channels), str(chosen["parity"])
+        self.natural, self.pseudo = stacks(self.channels, self.parity)
+        self.basis = WideGaussians(chosen["radial"], cutoff, width=radial_width)
+        self.envelope = None if self.compat else PolynomialCutoff(cutoff, p=5)
         self.share = (average_neighbors or 1.0) ** -0.5
         self.sphere_embedding = nn.Embedding(max_z, self.natural)
-        common = {"hidden": hidden, "edge_channels": edge_channels, "max_z": max_z, "parity": parity}
-        grids = {"resolution": grid_resolution} if compat else {"latitudes": latitudes}
-        self.layer_blocks = nn.ModuleList(self._layers(layers, activation, grids, common))
-        self.norm = None if compat else row_norm("rms_norm_sh", lmax, self.channels, parity=parity)
-        if not compat:
+        self.layer_blocks = nn.ModuleList(self._layers(chosen))
+        self.norm = None if self.compat else row_norm("rms_norm_sh", lmax, self.channels, parity=self.parity)
+        if not self.compat:
             unit_start(self.layer_blocks)
-        heads = compat if direct_forces is None else direct_forces
-        self._heads(points, heads)
+        self._heads(points, chosen["direct_forces"])
+        self.force_scale = float(force_scale)
+        found = [f"activation={chosen['activation']!r} changes under rotations on every grid"] * self.compat
+        warn_inexact("ESCN", chosen, found, envelope=not self.compat)
 
-    def _layers(
-        self, count: int, activation: str, grids: dict[str, Any], common: dict[str, Any]
-    ) -> list[GridUpdate | ExactUpdate]:
+    def _layers(self, chosen: Mapping[str, Any]) -> list[GridUpdate | ExactUpdate]:
         """All layers; they share what holds no weights: activations and grids."""
-        lmax, mmax, parity = self.lmax, self.mmax, common["parity"]
-        published = {"normalization": "integral", "rescale": False, **grids} if self.compat else {}
-        on_edges = row_activation(
-            activation,
-            lmax,
-            mmax,
-            self.channels,
-            parity=parity,
-            exact=not self.compat,
-            **(published or grids),
-        )
-        messages = [
-            MessageBlock(lmax, mmax, self.channels, on_edges, radial=self.basis.count, **common)
-            for _ in range(count)
-        ]
+        lmax, mmax, parity, kind = self.lmax, self.mmax, self.parity, chosen["activation"]
+        grid: dict[str, Any] = {"latitudes": chosen["latitudes"]}
         if self.compat:
-            points = RowGrid.published(lmax, rows="degree", **published)
+            grid = {"resolution": chosen["grid_resolution"], "normalization": "integral", "rescale": False}
+        act = row_activation(kind, lmax, mmax, self.channels, parity=parity, exact=not self.compat, **grid)
+        sizes = {k: chosen[k] for k in ("hidden", "edge_channels", "radial", "max_z", "parity")}
+        messages = [MessageBlock(lmax, mmax, self.channels, act, **sizes) for _ in range(chosen["layers"])]
+        if self.compat:
+            points = RowGrid.published(lmax, rows="degree", **grid)
             return [GridUpdate(message, points, self.natural) for message in messages]
-        on_nodes = row_activation(activation, lmax, lmax, self.channels, rows="degree", parity=parity)
-        return [ExactUpdate(message, on_nodes, lmax, self.channels, parity=parity) for message in messages]
+        act = row_activation(kind, lmax, lmax, self.channels, rows="degree", parity=parity)
+        return [ExactUpdate(message, act, lmax, self.channels, parity=parity) for message in messages]
 
     def _heads(self, points: int, direct_forces: bool) -> None:
         width = self.natural
@@ -174,22 +164,16 @@ class ESCN(nn.Module):
             self.forces = nn.Linear(width, 1, bias=False) if direct_forces else None
 
     @classmethod
-    def oc20_2m(cls, **options: Any) -> Self:
-        """The model that was published for OC20's 2M split: 51.8M parameters in compat mode.
-
-        >>> ESCN.oc20_2m(layers=1, hidden=8, edge_channels=8).lmax
-        6
-        """
-        return cls(**options)
+    def base_52M(cls, **options: Any) -> Self:
+        """The published model of 51,837,952 parameters, for OC20's 2M split: lmax 6, mmax 2. Options win."""
+        sizes: dict[str, Any] = {"mode": "compat"}
+        return cls(**sizes | options)
 
     @classmethod
-    def oc20_all_md(cls, **options: Any) -> Self:
-        """The model that was published for OC20's All+MD split: 200M parameters in compat mode.
-
-        >>> ESCN.oc20_all_md(layers=1, hidden=8, edge_channels=8).mmax
-        3
-        """
-        return cls(**{"channels": 160, "layers": 20, "mmax": 3, "hidden": 384} | options)
+    def base_200M(cls, **options: Any) -> Self:
+        """The published model of 200,227,840 parameters, for all of OC20: lmax 6, mmax 3. Options win."""
+        sizes: dict[str, Any] = {"mode": "compat", "channels": 160, "layers": 20, "mmax": 3, "hidden": 384}
+        return cls(**sizes | options)
 
     def forward(
         self,
@@ -218,9 +202,10 @@ class ESCN(nn.Module):
         """
         plan = EdgePlan.build(edge_index, atomic_numbers.shape[0], edge_reverse=edge_reverse)
         rotation = EdgeRotation.build(edge_vectors, self.lmax, self.mmax, frames=edge_frames)
-        distance = edge_vectors.norm(dim=-1)
+        length = edge_vectors.double().norm(dim=-1)  # narrow Gaussians would amplify what float32 rounds off
+        distance = length.to(edge_vectors.dtype)
         weight = None if self.envelope is None else self.envelope(distance) * self.share
-        edges = self.basis(distance), atomic_numbers, rotation, plan, weight
+        edges = self.basis(length), atomic_numbers, rotation, plan, weight
         first = self.sphere_embedding(atomic_numbers).unsqueeze(1)
         x = nn.functional.pad(first, (0, self.pseudo, 0, rotation.rows - 1))
         for k, layer in enumerate(self.layer_blocks):
@@ -233,7 +218,7 @@ class ESCN(nn.Module):
         natural = x[..., : self.natural]
         out = {"node_energy": self.energy(natural[:, 0]).squeeze(-1)}
         if self.forces is not None:
-            out["forces"] = self.forces(natural[:, 1:4]).squeeze(-1)
+            out["forces"] = self.forces(natural[:, 1:4]).squeeze(-1) * self.force_scale
         return out
 
     def _published_heads(self, x: Tensor) -> dict[str, Tensor]:
@@ -241,8 +226,42 @@ class ESCN(nn.Module):
         out = {"node_energy": 1e-3 * self.energy_block(values).mean(dim=1)}
         if self.force_block is not None:
             points = self.sample.sphere_points
-            out["forces"] = self.force_block(values) @ points / points.shape[0]
+            out["forces"] = self.force_block(values) @ points * (self.force_scale / points.shape[0])
         return out
+
+
+def _resolved(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with those filled in that the mode chooses."""
+    mode = options["mode"]
+    check_choice("ESCN", "mode", mode, tuple(_MODES))
+    chosen = dict(options) | {k: v for k, v in _MODES[mode].items() if options[k] is None}
+    check_sizes("ESCN", options)
+    chosen["radial"] = chosen["radial"] or int(options["cutoff"] / 0.02)
+    compat = mode == "compat"
+    check_choice("ESCN", "parity", chosen["parity"], ("natural", "so3") if compat else PARITIES)
+    known = ("s2",) if compat else EXACT
+    check_choice(f"ESCN in mode {mode}", "activation", chosen["activation"], known)
+    return chosen
+
+
+def warn_inexact(model: str, chosen: Mapping[str, Any], found: Sequence[str], *, envelope: bool) -> None:
+    """Name once what of a model, as its options describe it, is not exact.
+
+    Args:
+        model: its name.
+        chosen: its options.
+        found: what is not exact of this model alone.
+        envelope: whether edges vanish at the cutoff.
+    """
+    found = list(found)
+    if not envelope:
+        found.append("without an envelope energies jump where a pair crosses the cutoff")
+    if chosen["parity"] == "so3":
+        found.append("parity='so3' gives mirror images different energies")
+    if chosen["direct_forces"]:
+        found.append("direct forces are no gradient of the energy")
+    if found and (chosen["mode"] == "compat" or chosen["direct_forces"]):
+        warnings.warn(f"{model}(mode={chosen['mode']!r}) is not exact: {'; '.join(found)}", stacklevel=3)
 
 
 def check_choice(model: str, name: str, value: str, known: Sequence[str]) -> None:
@@ -278,7 +297,7 @@ def check_sizes(model: str, options: Mapping[str, Any]) -> None:
         raise ValueError(
             f"{model} expects mmax <= lmax, got mmax={options['mmax']} and lmax={options['lmax']}"
         )
-    for name in ("cutoff", "radial_width", "average_neighbors"):
+    for name in ("cutoff", "radial_width", "average_neighbors", "force_scale"):
         number = options.get(name, 1.0)
         if number is None and name in _OPEN:
             continue
