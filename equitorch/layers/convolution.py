@@ -8,6 +8,7 @@ import torch  # noqa: F401 (for the example)
 from torch import Tensor, nn
 
 from equitorch.layers.constant import Constant
+from equitorch.layers.rows import expect_rows
 from equitorch.ops.convolution import convolution, form_lists, form_name
 from equitorch.ops.edges import EdgePlan
 from equitorch.reps import Coupling, Irrep, Irreps
@@ -47,7 +48,8 @@ class EquivariantConvolution(nn.Module):
         and the weights themselves are never stored.
 
     Raises:
-        ValueError: if an irrep of the result is named twice, or the operands do not belong together.
+        ValueError: if an irrep of the result is named twice, the operands do not belong together, or an edge
+            on the CPU joins nodes that do not exist.
 
     Source:
         Thomas et al. 2018, arXiv:1802.08219; Batzner et al. 2022, arXiv:2101.03164 (NequIP).
@@ -114,6 +116,7 @@ class EquivariantConvolution(nn.Module):
         *,
         projection: Tensor | None = None,
     ) -> Tensor:
+        expect_rows("EquivariantConvolution", self.irreps_in, x, self.channels)
         return convolution(
             x, y, weight, edge_index, self.form, self.dims, projection=projection, name=self.form_name
         )

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from equitorch.ops.backend import traced
+from equitorch.ops.indices import expect_indices, readable
 
 
 class EdgePlan(NamedTuple):
@@ -50,9 +51,16 @@ class EdgePlan(NamedTuple):
             num_nodes: number of nodes.
             edge_reverse: index of the edge that leads back, if every edge has one: weights that depend on
                 the distance only are then shared by the two. Shape (edges,).
+
+        Raises:
+            ValueError: if these are no edges between so many nodes, or not sorted; see ``expect_indices``.
         """
-        source, target = edge_index.unbind()
-        source, target = source.contiguous(), target.contiguous()
+        source, target = _ends(edge_index, num_nodes)
+        if readable(target) and bool((target[1:] < target[:-1]).any()):
+            raise ValueError(
+                "EdgePlan.build expects edge_index sorted by target, got targets that descend; "
+                "write edge_index[:, edge_index[1].argsort(stable=True)], and sort what belongs to the edges"
+            )
         count = torch.arange(target.shape[0], device=target.device)
         row_ptr = _starts(target, num_nodes)
         if edge_reverse is None:
@@ -93,17 +101,32 @@ def walks(edge_index: Tensor, num_nodes: int) -> list[Tensor]:
         source, target, where each target's edges begin in the list of edges by target, that list, the same
         two for sources, the pair of each edge, and the edges of each pair.
 
+    Raises:
+        ValueError: if these are no edges between so many nodes; see ``expect_indices``.
+
     >>> [w.tolist() for w in walks(torch.tensor([[1, 0], [1, 0]]), 2)[2:4]]
     [[0, 1, 2], [1, 0]]
     """
-    source, target = edge_index.unbind()
+    source, target = _ends(edge_index, num_nodes)
     ends = []
     for index in (target, source):
         order = torch.argsort(index, stable=True)
         ends += [_starts(index[order], num_nodes), order]
     count = torch.arange(target.shape[0], device=target.device)
     pair_edge = torch.stack([count, torch.full_like(count, -1)], dim=1)
-    return [source.contiguous(), target.contiguous(), *ends, count, pair_edge]
+    return [source, target, *ends, count, pair_edge]
+
+
+def _ends(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
+    """Source and target of each edge, between nodes that exist."""
+    if edge_index.ndim != 2 or edge_index.shape[0] != 2:
+        raise ValueError(
+            "edge_index is expected to be of shape (2, edges), source and target, "
+            f"got {tuple(edge_index.shape)}"
+        )
+    expect_indices("edge_index", edge_index, num_nodes)
+    source, target = edge_index.long().unbind()
+    return source.contiguous(), target.contiguous()
 
 
 def _starts(index: Tensor, count: int) -> Tensor:

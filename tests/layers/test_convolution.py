@@ -196,6 +196,10 @@ def test_says_what_it_expected():
         EquivariantConvolution("0e + 1o", "0e + 1o", "2x1o", 4)
     conv = EquivariantConvolution("0e + 1o", "0e + 1o", "0e + 1o", 4)
     (x, y, w), edges = operands(conv, 5, 20)
+    with pytest.raises(ValueError, match=r"expects x of shape \(\.\.\., 4, 4\), got \(5, 4, 3\)"):
+        conv(x[..., 1:], y, w[..., 1:], edges)
+    with pytest.raises(ValueError, match="edge_index is expected to hold numbers from 0 to 4"):
+        conv(x, y, w, edges + 1)
     with pytest.raises(ValueError, match=r"expects weight of shape \(20, 4, 4\), got \(20, 3, 4\)"):
         conv(x, y, w[:, 1:], edges)
     with pytest.raises(ValueError, match=r"expects projection of shape \(2, 4, 4\), got \(3, 4, 4\)"):

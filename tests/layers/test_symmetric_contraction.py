@@ -207,6 +207,10 @@ def test_says_what_it_expected():
         layer(x[:, :8], index)
     with pytest.raises(ValueError, match=r"index of shape \(\.\.\.\), got \(5, 9, 3\) and \(4,\)"):
         layer(x, index[:4])
+    with pytest.raises(
+        ValueError, match="index of species is expected to hold numbers from 0 to 1, got 2 to 2"
+    ):
+        layer(x, torch.full_like(index, 2))
     with pytest.raises(ValueError, match="expects a correlation for every irrep of '1x0e', got none for 0e"):
         SymmetricContraction("0e", "0e", 1, correlation={"1o": 2})
     with pytest.raises(ValueError, match="correlation of 1 or more, got 0"):

@@ -219,7 +219,11 @@ def test_says_what_it_expected():
         ValueError, match=r"6 nodes along 20 edges expects y of shape \(20, 9\), got \(20, 8\)"
     ):
         convolution(x, y[:, :-1], w, graph(6, 20), lists, dims)
-    with pytest.raises(ValueError, match="expects edge_index of shape"):
+    with pytest.raises(
+        ValueError, match=r"edge_index is expected to be of shape \(2, edges\).*got \(20, 2\)"
+    ):
         convolution(x, y, w, graph(6, 20).T, lists, dims)
+    with pytest.raises(ValueError, match="edge_index is expected to hold numbers from 0 to 5, got 0 to 6"):
+        convolution(x, y, w, torch.arange(40).view(2, 20) % 7, lists, dims)
     with pytest.raises(ValueError, match="one floating point type"):
         convolution(x.float(), y, w, graph(6, 20), lists, dims)

@@ -13,6 +13,7 @@ from torch import Tensor
 from equitorch.ops.backend import fused, traced
 from equitorch.ops.contraction import reference
 from equitorch.ops.contraction.program import Program, program
+from equitorch.ops.indices import expect_indices
 from equitorch.ops.multilinear import with_derivatives
 
 Options = tuple[str, str, tuple[int, ...]]
@@ -40,9 +41,13 @@ def contraction(
         x: (nodes, rows, channels), weight: (species, paths, channels), index: (nodes,)
         -> (nodes, rows of irreps_out, channels)
 
+    Raises:
+        ValueError: if ``index`` holds no species; see ``expect_indices``.
+
     >>> contraction(torch.ones(5, 3, 2), torch.ones(4, 1, 2), torch.zeros(5).long(), "1o", "0e", (2,)).shape
     torch.Size([5, 1, 2])
     """
+    expect_indices("the index of species", index, weight.shape[0])
     options = irreps_in, irreps_out, tuple(correlation)
     if traced(x, weight, index) or not fused(x, weight):
         return _run([x], [weight], index, options, "")[0]

@@ -85,15 +85,7 @@ def convolution(
     Raises:
         ValueError: if the operands do not belong together.
     """
-    if isinstance(edges, EdgePlan):
-        walk = edges.walks()
-    elif edges.ndim == 2 and edges.shape[0] == 2:
-        walk = walks(edges, x.shape[0])
-    else:
-        raise ValueError(
-            "a convolution expects edge_index of shape (2, edges), source and target, "
-            f"got {tuple(edges.shape)}"
-        )
+    walk = edges.walks() if isinstance(edges, EdgePlan) else walks(edges, x.shape[0])
     _check(x, y, weight, walk, dims, projection)
     sizes = [*dims, WEIGHT_TYPES.index(weight.dtype), name]
     if projection is None:
