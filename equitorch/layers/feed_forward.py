@@ -185,8 +185,9 @@ class GridMLP(nn.Module):
                 f"{self} expects x of shape (..., {rows}, {self.channels}) and scalars of shape {wanted}, "
                 f"got {tuple(x.shape)} and {shape}"
             )
-        y = self.points(_perceptron, x, *self.grid.parameters())
-        return y if scalars is None else torch.cat([F.silu(scalars).unsqueeze(-2), y[..., 1:, :]], dim=-2)
+        shift = None if scalars is None else F.silu(scalars)
+        weights = list(self.grid.parameters())
+        return self.points.combine(_perceptron, x, weights=weights, shift=shift, replace=shift is not None)
 
     def __repr__(self) -> str:
         return f"GridMLP({self.points}, {self.channels} channels)"

@@ -133,18 +133,50 @@ class RowGrid(nn.Module):
 
     def forward(self, function: Callable[..., Tensor], x: Tensor, *weights: Tensor) -> Tensor:
         """Rows of ``function(values, *weights)``, where values have shape (n, points, channels)."""
+        return self.combine(function, x, weights=weights)
+
+    def combine(
+        self,
+        function: Callable[..., Tensor],
+        x: Tensor,
+        *,
+        split: Sequence[int] | None = None,
+        weights: Sequence[Tensor] = (),
+        scale: Tensor | None = None,
+        shift: Tensor | None = None,
+        replace: bool = False,
+    ) -> Tensor:
+        """Rows of ``function(*values, *weights)``, scaled and shifted piece by piece.
+
+        Args:
+            function: of the values of one or several functions on the sphere.
+            x: the rows of all of them.
+            split: channels of each; all belong to one unless given.
+            weights: other arguments of ``function``.
+            scale: a factor for each channel of the result. Shape (..., channels).
+            shift: added to the invariant row of the result. Shape (..., channels).
+            replace: let ``shift`` be the whole invariant row.
+        """
         points, rows = self.to_points.value.shape
         if x.ndim < 2 or x.shape[-2] != rows:
             raise ValueError(f"{self} expects x of shape (..., {rows}, channels), got {tuple(x.shape)}")
         there, back = self.to_points.value.to(x.dtype), self.to_rows.value.to(x.dtype)
+        back = torch.cat([torch.zeros_like(back[:1]), back[1:]]) if replace else back
+        lead, extras = x.shape[:-2], [t for t in (scale, shift) if t is not None]
 
-        def through(x: Tensor, *weights: Tensor) -> Tensor:
-            values = torch.bmm(there.expand(x.shape[0], points, rows), x)  # matmul would copy x
-            return torch.bmm(back.expand(x.shape[0], rows, points), function(values, *weights))
+        def through(x: Tensor, *tensors: Tensor) -> Tensor:
+            parts = [x] if split is None else x.split(list(split), dim=-1)
+            values = [torch.bmm(there.expand(x.shape[0], points, rows), part) for part in parts]
+            y = torch.bmm(back.expand(x.shape[0], rows, points), function(*values, *tensors[len(extras) :]))
+            y = y if scale is None else y * tensors[0].unsqueeze(1)
+            first = torch.zeros(1, dtype=torch.long, device=x.device)
+            return y if shift is None else y.index_add(1, first, tensors[len(extras) - 1].unsqueeze(1))
 
+        flat = [x.reshape(math.prod(lead), rows, x.shape[-1])]
+        flat += [t.reshape(math.prod(lead), t.shape[-1]) for t in extras]
         size = _PIECE.get(x.device.type, _PIECE["cpu"]) // max(points * x.shape[-1], 1)
-        y = by_pieces(through, [x.reshape(math.prod(x.shape[:-2]), *x.shape[-2:])], weights, max(size, 1))
-        return y.reshape(*x.shape[:-2], *y.shape[-2:])
+        y = by_pieces(through, flat, weights, max(size, 1))
+        return y.reshape(*lead, *y.shape[1:])
 
     def __repr__(self) -> str:
         return f"RowGrid(l<={self.lmax}, |m|<={self.mmax}, {self.shape[0]}x{self.shape[1]} points)"

@@ -107,8 +107,9 @@ class SphereSiLU(nn.Module):
 
     def forward(self, x: Tensor, scalars: Tensor | None = None) -> Tensor:
         _check(self, x, self.grid.to_rows.value.shape[0], self.width, scalars)
-        y = self.grid(F.silu, x)
-        return y if scalars is None else torch.cat([F.silu(scalars).unsqueeze(-2), y[..., 1:, :]], dim=-2)
+        if scalars is None:
+            return self.grid(F.silu, x)
+        return self.grid.combine(F.silu, x, shift=F.silu(scalars), replace=True)
 
     def __repr__(self) -> str:
         return f"SphereSiLU({self.grid}, {self.width} channels, separable={self.separable})"
@@ -158,16 +159,13 @@ class SphereProduct(nn.Module):
     def forward(self, x: Tensor, scalars: Tensor) -> Tensor:
         _check(self, x, self.grid.to_rows.value.shape[0], self.width, scalars)
         s1, s2, gate = scalars.split([self.natural, self.natural, self.natural + self.pseudo], dim=-1)
-        y = self.grid(self._product, x) * torch.sigmoid(gate).unsqueeze(-2)
-        scalar = F.pad(F.silu(s1) * s2, (0, self.pseudo)).unsqueeze(-2)
-        return torch.cat([y[..., :1, :] + scalar, y[..., 1:, :]], dim=-2)
+        split = [n for n in (self.natural, self.pseudo) if n for _ in range(2)]
+        shift = F.pad(F.silu(s1) * s2, (0, self.pseudo))
+        return self.grid.combine(self._product, x, split=split, scale=torch.sigmoid(gate), shift=shift)
 
-    def _product(self, values: Tensor) -> Tensor:
-        natural, pseudo = values.split([2 * self.natural, 2 * self.pseudo], dim=-1)
-        u, v = natural.unflatten(-1, (2, self.natural)).unbind(-2)
-        if not self.pseudo:
+    def _product(self, u: Tensor, v: Tensor, p: Tensor | None = None, q: Tensor | None = None) -> Tensor:
+        if p is None or q is None:
             return u * v
-        p, q = pseudo.unflatten(-1, (2, self.pseudo)).unbind(-2)
         both = F.pad(p * q, (0, self.natural - self.pseudo))
         return torch.cat([u * v + both, u[..., : self.pseudo] * q + p * v[..., : self.pseudo]], dim=-1)
 

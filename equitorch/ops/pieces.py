@@ -53,14 +53,16 @@ class _Pieces(torch.autograd.Function):
         ctx.run, ctx.size, ctx.count = run, size, count
         ctx.save_for_backward(*tensors)
         plain = [t.detach() for t in tensors]
-        rows: list[list[Tensor]] = []
+        rows: list[Tensor] = []
         sums: list[Tensor] = []
-        for piece in zip(*[x.split(size) for x in plain[:count]], strict=True):
+        for k, piece in enumerate(zip(*[x.split(size) for x in plain[:count]], strict=True)):
             found, total = run(list(piece), plain[count:])
-            rows.append(found)
+            rows = rows or [y.new_empty(plain[0].shape[0], *y.shape[1:]) for y in found]
+            for y, part in zip(rows, found, strict=True):
+                y[k * size : (k + 1) * size] = part  # while it is in the cache
             sums = [a + b for a, b in zip(sums, total, strict=True)] if sums else total
-        ctx.rows = len(rows[0])
-        return (*[torch.cat(parts) for parts in zip(*rows, strict=True)], *sums)
+        ctx.rows = len(rows)
+        return (*rows, *sums)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
