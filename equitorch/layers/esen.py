@@ -175,6 +175,27 @@ class SystemEmbedding(nn.Module):
         return nn.functional.silu(self.mix(torch.cat(ends, dim=-1)))
 
 
+@torch.no_grad()
+def smooth_start(model: nn.Module, radial: int, waves: int = 8) -> None:
+    """Draw the weights of the radial basis anew in all radial networks, neighbouring ones nearly alike.
+
+    Each is a sum of few long waves over the centres of the Gaussians. Independent weights, as published, make
+    functions of the distance that oscillate on the Gaussians' width; forces then start rough, and lose digits.
+
+    Args:
+        model: with radial networks inside.
+        radial: number of Gaussians, the first scalars of an edge.
+        waves: how many, from a constant on.
+    """
+    place = torch.linspace(0, math.pi, radial)
+    shapes = torch.cos(torch.arange(waves).unsqueeze(1) * place)
+    for network in model.modules():
+        if isinstance(network, RadialMLP):
+            weight = network[0].weight
+            amplitude = torch.randn(weight.shape[0], waves) / (3 * weight.shape[1] * waves) ** 0.5
+            weight[:, :radial] = (amplitude @ shapes).to(weight)
+
+
 def _waves(number: Tensor, frequency: Tensor) -> Tensor:
     phase = number.to(frequency.dtype).unsqueeze(-1) * frequency * (2 * math.pi)
     return torch.cat([phase.sin(), phase.cos()], dim=-1)

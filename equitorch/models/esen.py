@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from equitorch.layers.cutoff import PolynomialCutoff
 from equitorch.layers.edge_degree import EdgeDegreeEmbedding, EdgeScalars, WideGaussians
 from equitorch.layers.equiformer_v2 import NORMS, row_norm
-from equitorch.layers.esen import EdgeMessage, ESENBlock, SystemEmbedding
+from equitorch.layers.esen import EdgeMessage, ESENBlock, SystemEmbedding, smooth_start
 from equitorch.layers.feed_forward import FeedForward, GridMLP
 from equitorch.layers.mlp import MLP
 from equitorch.layers.readout import pool
@@ -141,6 +141,8 @@ class ESEN(nn.Module):
         )
         self.blocks = nn.ModuleList(self._block(inner, width, edge_channels) for _ in range(layers))
         self.norm = row_norm(norm, lmax, self.channels, parity=self.parity)
+        if not self.compat:
+            smooth_start(self, radial)
         head = stacks(inner, self.parity)[0]
         self.energy = MLP([self.natural, head, head, 1])
         self.forces = nn.Linear(self.natural, 1, bias=False) if direct_forces else None
