@@ -76,15 +76,15 @@ class Multilinear:
         if kernel is None:
             return self.reference(open_slot, xs, plan, sizes)
         out = kernel(open_slot, [x.detach() for x in xs], plan, sizes)
-        versions = [x._version for x in xs]
 
-        def derivative(k: int, grad: Tensor) -> Tensor:
-            if [x._version for x in xs] != versions:
-                raise RuntimeError(f"an operand of {self.name} was changed in place before its backward pass")
-            slot, filled = _swap(xs, k, open_slot, grad)
-            return self(slot, filled, plan, sizes)
+        def derivative(k: int, grad: Tensor, *others: Tensor) -> Tensor:
+            slot = k if k < open_slot else k + 1
+            place = open_slot if open_slot < slot else open_slot - 1
+            return self(slot, [*others[:place], grad, *others[place:]], plan, sizes)
 
-        return with_derivatives(out, [(x, partial(derivative, k)) for k, x in enumerate(xs)])
+        return with_derivatives(
+            out, [(x, partial(derivative, k), (*xs[:k], *xs[k + 1 :])) for k, x in enumerate(xs)]
+        )
 
     def _kernel(self, operands: list[Tensor]) -> Kernel | None:
         kind = operands[0].device.type
@@ -142,46 +142,65 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     ctx.save_for_backward(*operands, *plan)
 
 
-def with_derivatives(
-    value: Tensor, derivatives: Sequence[tuple[Tensor, Callable[[Tensor], Tensor]]]
-) -> Tensor:
+Derivative = tuple[Tensor, Callable[..., Tensor]] | tuple[Tensor, Callable[..., Tensor], tuple[Tensor, ...]]
+
+
+def with_derivatives(value: Tensor, derivatives: Sequence[Derivative]) -> Tensor:
     """Give a value its derivatives by hand, each a node of its own that runs only when it is wanted.
 
     Args:
         value: computed without history.
         derivatives: pairs of an input and of the function from the cotangent of ``value`` to that of the
             input. It must be made of differentiable operations on tensors with their history, if higher
-            derivatives are to follow.
+            derivatives are to follow. Tensors in third place are saved as autograd saves what it needs:
+            until the function, which gets them behind the cotangent, has run.
 
     >>> x = torch.tensor(3.0, requires_grad=True)
-    >>> y = with_derivatives(x.detach() ** 2, [(x, lambda g: 2 * x * g)])
+    >>> y = with_derivatives(x.detach() ** 2, [(x, lambda g, x: 2 * x * g, (x,))])
     >>> torch.autograd.grad(y, x, create_graph=True)[0]
     tensor(6., grad_fn=<MulBackward0>)
     """
-    wanted = [(x, derivative) for x, derivative in derivatives if x.requires_grad]
+    wanted = [entry for entry in derivatives if entry[0].requires_grad]
     if not wanted or not torch.is_grad_enabled():
         return value
-    return _Sum.apply(
-        (value,), *[_Lazy.apply(x, derivative, value.shape, value.dtype) for x, derivative in wanted]
-    )
+    zeros = [_Lazy.apply(x, f, value.shape, value.dtype, saved) for x, f, *saved in wanted]
+    return _Sum.apply((value,), *zeros)
 
 
 class _Lazy(torch.autograd.Function):
-    """Zero of a given shape whose derivative with respect to ``x`` is ``derivative(cotangent)``.
+    """Zero of a given shape whose derivative with respect to ``x`` is ``derivative(cotangent, *saved)``.
 
     Whatever else ``derivative`` uses is not tracked as an input: it must not put this node on its path.
     """
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, derivative: Callable[[Tensor], Tensor], shape: torch.Size, dtype: torch.dtype
+        ctx: Any,
+        x: Tensor,
+        derivative: Callable[..., Tensor],
+        shape: torch.Size,
+        dtype: torch.dtype,
+        saved: list[tuple[Tensor, ...]],
     ) -> Tensor:
         ctx.derivative = derivative
+        ctx.save_for_backward(*[tensor for tensors in saved for tensor in tensors])
         return x.new_zeros((), dtype=dtype).expand(shape)  # in x's type the cotangent would be rounded to it
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        return ctx.derivative(grad), None, None, None
+        return ctx.derivative(grad, *_saved(ctx)), None, None, None, None
+
+
+def _saved(ctx: Any) -> tuple[Tensor, ...]:
+    try:
+        tensors: tuple[Tensor, ...] = ctx.saved_tensors
+    except RuntimeError as error:
+        if "inplace operation" not in str(error):
+            raise
+        raise RuntimeError(
+            "an operand was changed in place before the backward pass that needs it"
+        ) from error
+    return tensors
 
 
 class _Sum(torch.autograd.Function):
@@ -198,41 +217,46 @@ class _Sum(torch.autograd.Function):
 
 
 def with_joint_derivatives(
-    values: tuple[Tensor, ...], derivatives: Sequence[tuple[Tensor, Callable[..., Tensor]]]
+    values: tuple[Tensor, ...], derivatives: Sequence[Derivative]
 ) -> tuple[Tensor, ...]:
     """As ``with_derivatives`` for several results at once: a function takes the cotangent of each.
 
     Args:
         values: computed without history.
-        derivatives: pairs of an input and of the function from the cotangents to that of the input.
+        derivatives: as there, with functions from the cotangents, and what is saved, to that of the input.
 
     >>> x = torch.tensor(3.0, requires_grad=True)
     >>> values = (x.detach() ** 2, 5 * x.detach())
-    >>> y, z = with_joint_derivatives(values, [(x, lambda g, h: 2 * x * g + 5 * h)])
+    >>> y, z = with_joint_derivatives(values, [(x, lambda g, h, x: 2 * x * g + 5 * h, (x,))])
     >>> torch.autograd.grad(y + z, x)[0]
     tensor(11.)
     """
-    wanted = [(x, derivative) for x, derivative in derivatives if x.requires_grad]
+    wanted = [entry for entry in derivatives if entry[0].requires_grad]
     if not wanted or not torch.is_grad_enabled():
         return values
-    zeros = [zero for x, derivative in wanted for zero in _JointLazy.apply(x, derivative, values)]
+    zeros = [zero for x, f, *saved in wanted for zero in _JointLazy.apply(x, f, values, saved)]
     joined: tuple[Tensor, ...] = _JointSum.apply(values, *zeros)
     return joined
 
 
 class _JointLazy(torch.autograd.Function):
-    """Zeros of given shapes, whose derivative with respect to ``x`` is ``derivative(*cotangents)``."""
+    """Zeros of given shapes; the derivative with respect to ``x`` is ``derivative(*cotangents, *saved)``."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, derivative: Callable[..., Tensor], values: tuple[Tensor, ...]
+        ctx: Any,
+        x: Tensor,
+        derivative: Callable[..., Tensor],
+        values: tuple[Tensor, ...],
+        saved: list[tuple[Tensor, ...]],
     ) -> tuple[Tensor, ...]:
         ctx.derivative = derivative
+        ctx.save_for_backward(*[tensor for tensors in saved for tensor in tensors])
         return tuple(x.new_zeros((), dtype=v.dtype).expand(v.shape) for v in values)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        return ctx.derivative(*grads), None, None
+        return ctx.derivative(*grads, *_saved(ctx)), None, None, None
 
 
 class _JointSum(torch.autograd.Function):

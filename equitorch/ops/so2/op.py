@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from equitorch.ops.backend import fused, traced
-from equitorch.ops.multilinear import with_derivatives, with_joint_derivatives
+from equitorch.ops.multilinear import Derivative, with_derivatives, with_joint_derivatives
 from equitorch.ops.so2 import strided
 from equitorch.ops.so2.reference import Layout
 from equitorch.ops.so2.reference import so2_linear as reference
@@ -51,29 +50,31 @@ def so2_linear(
 def _forward(y: Tensor, weights: Weights, bias: Tensor | None, layout: Layout) -> tuple[Tensor, Tensor]:
     plain = None if bias is None else bias.detach()
     values = strided.forward(_rows(y), [_plain(w) for w in weights], plain, layout)
-    derivatives: list[tuple[Tensor, Callable[..., Tensor]]] = []
-    derivatives.append((y, lambda g, e: _transposed(g, e, weights, layout)))
-    for k, w in enumerate(weights):
-        if w is not None:
-            derivatives.append((w, lambda g, e, k=k: _weight(k, y, g, e, layout)))
+    there = [k for k, w in enumerate(weights) if w is not None]
+    saved = tuple(w for w in weights if w is not None)
+    derivatives: list[Derivative] = []
+    derivatives.append((y, lambda g, e, *ws: _transposed(g, e, _at(there, ws, layout), layout), saved))
+    for k, w in zip(there, saved, strict=True):
+        derivatives.append((w, lambda g, e, y, k=k: _weight(k, y, g, e, layout), (y,)))
     if bias is not None:
         width = layout.blocks[0].width_out
         derivatives.append((bias, lambda g, e: torch.cat([e.sum(0), g[:, :width].sum(0)])))
-    out, extra = with_joint_derivatives(values, _guarded(derivatives))
+    out, extra = with_joint_derivatives(values, derivatives)
     return out, extra
 
 
 def _transposed(grad: Tensor, extra: Tensor, weights: Weights, layout: Layout) -> Tensor:
     value = strided.transposed(_rows(grad), _rows(extra), [_plain(w) for w in weights], layout)
-    derivatives: list[tuple[Tensor, Callable[..., Tensor]]] = []
-    derivatives.append((grad, lambda h: _forward(h, weights, None, layout)[0]))
+    there = [k for k, w in enumerate(weights) if w is not None]
+    saved = tuple(w for w in weights if w is not None)
+    derivatives: list[Derivative] = []
+    derivatives.append((grad, lambda h, *ws: _forward(h, _at(there, ws, layout), None, layout)[0], saved))
     first, rows = layout.blocks[0], slice(layout.extra)
     if layout.extra and weights[0] is not None:
-        derivatives.append((extra, lambda h, w=weights[0]: h[:, : first.width_in] @ w[rows].mT))
-    for k, w in enumerate(weights):
-        if w is not None:
-            derivatives.append((w, lambda h, k=k: _weight(k, h, grad, extra, layout)))
-    return with_derivatives(value, _guarded(derivatives))
+        derivatives.append((extra, lambda h, w: h[:, : first.width_in] @ w[rows].mT, (weights[0],)))
+    for k, w in zip(there, saved, strict=True):
+        derivatives.append((w, lambda h, g, e, k=k: _weight(k, h, g, e, layout), (grad, extra)))
+    return with_derivatives(value, derivatives)
 
 
 def _weight(k: int, y: Tensor, grad: Tensor, extra: Tensor, layout: Layout) -> Tensor:
@@ -82,28 +83,19 @@ def _weight(k: int, y: Tensor, grad: Tensor, extra: Tensor, layout: Layout) -> T
     def alone(h: Tensor) -> Weights:
         return [h if i == k else None for i in range(len(layout.blocks))]
 
-    derivatives: list[tuple[Tensor, Callable[..., Tensor]]] = []
-    derivatives.append((y, lambda h: _transposed(grad, extra, alone(h), layout)))
-    derivatives.append((grad, lambda h: _forward(y, alone(h), None, layout)[0]))
+    derivatives: list[Derivative] = []
+    derivatives.append((y, lambda h, g, e: _transposed(g, e, alone(h), layout), (grad, extra)))
+    derivatives.append((grad, lambda h, y: _forward(y, alone(h), None, layout)[0], (y,)))
     if k == 0 and layout.extra:
         width = layout.blocks[0].width_in
-        derivatives.append((extra, lambda h: y[:, :width] @ h[: layout.extra].mT))
-    return with_derivatives(value, _guarded(derivatives))
+        derivatives.append((extra, lambda h, y: y[:, :width] @ h[: layout.extra].mT, (y,)))
+    return with_derivatives(value, derivatives)
 
 
-def _guarded(
-    derivatives: list[tuple[Tensor, Callable[..., Tensor]]],
-) -> list[tuple[Tensor, Callable[..., Tensor]]]:
-    """The same derivatives; they refuse to use an operand that was changed in place since."""
-    operands = [x for x, _ in derivatives]
-    versions = [x._version for x in operands]
-
-    def guarded(derivative: Callable[..., Tensor], *cotangents: Tensor) -> Tensor:
-        if [x._version for x in operands] != versions:
-            raise RuntimeError("an operand of so2_linear was changed in place before its backward pass")
-        return derivative(*cotangents)
-
-    return [(x, partial(guarded, derivative)) for x, derivative in derivatives]
+def _at(places: list[int], weights: Sequence[Tensor], layout: Layout) -> Weights:
+    """The weights at their places among the blocks, none at the others."""
+    found = dict(zip(places, weights, strict=True))
+    return [found.get(k) for k in range(len(layout.blocks))]
 
 
 def _plain(weight: Tensor | None) -> Tensor | None:
