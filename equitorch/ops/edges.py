@@ -131,4 +131,5 @@ def _ends(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
 
 def _starts(index: Tensor, count: int) -> Tensor:
     """Where each value 0..count-1 begins in the ascending ``index``. Shape (count + 1,)."""
-    return torch.searchsorted(index, torch.arange(count + 1, device=index.device))
+    values = index.new_zeros(count + 1) + torch.arange(count + 1, device=index.device)  # under vmap, for each
+    return torch.searchsorted(index, values)

@@ -47,6 +47,14 @@ def test_takes_integers_of_any_width():
             assert ours.equal(wide)
 
 
+def test_maps_over_graphs():
+    index = torch.randint(4, (3, 2, 9))
+    for together, *each in zip(
+        torch.vmap(lambda e: tuple(walks(e, 4)))(index), *(walks(e, 4) for e in index), strict=True
+    ):
+        assert together.equal(torch.stack(each))
+
+
 def test_says_what_it_expected():
     index = torch.tensor([[0, 1], [1, 0]])
     with pytest.raises(ValueError, match="sorted by target, got targets that descend"):
