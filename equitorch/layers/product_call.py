@@ -12,7 +12,7 @@ from equitorch.layers.constant import Constant
 from equitorch.layers.product_layout import Operand, Views
 from equitorch.layers.product_plan import Call, Part, Side
 from equitorch.ops.bilinear import bilinear
-from equitorch.ops.convolution import convolution, form_lists
+from equitorch.ops.convolution import convolution, form_lists, form_name
 from equitorch.ops.edges import EdgePlan
 from equitorch.reps import Coupling
 
@@ -180,8 +180,10 @@ class _Scaled(_Lists):
 
     def __init__(self, coupling: Coupling, maker: int) -> None:
         coupling = coupling if maker == 1 else coupling.permuted((1, 0, 2))
-        super().__init__(form_lists(coupling) + form_lists(coupling.permuted((2, 1, 0))))
+        form = form_lists(coupling) + form_lists(coupling.permuted((2, 1, 0)))
+        super().__init__(form)
         self.maker, self.dims = maker, (*coupling.dims, coupling.num_paths)
+        self.form_name = form_name(form)  # read once: to read it at each call, a GPU would have to wait
 
     def forward(self, x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
         rows, numbers = (x, y) if self.maker == 1 else (y, x)
@@ -189,11 +191,11 @@ class _Scaled(_Lists):
         points = starts[:-1]
         pairs = torch.stack([points, torch.full_like(points, -1)], dim=1)
         loops = EdgePlan(points, points, starts, starts, points, points, pairs)
-        numbers, lists = numbers.flatten(1), self.lists()
-        if weight.ndim == 3:
-            return convolution(rows, numbers, weight, loops, lists, self.dims)
-        one = rows.new_ones(rows.shape[0], 1)
-        return convolution(rows, numbers, one, loops, lists, self.dims, projection=weight.unsqueeze(0))
+        numbers, projection = numbers.flatten(1), None
+        if weight.ndim == 2:
+            weight, projection = rows.new_ones(rows.shape[0], 1), weight.unsqueeze(0)
+        options = self.lists(), self.dims
+        return convolution(rows, numbers, weight, loops, *options, projection=projection, name=self.form_name)
 
 
 def _one(parts: list[Tensor]) -> Tensor:

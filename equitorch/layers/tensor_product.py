@@ -154,7 +154,7 @@ class TensorProduct(nn.Module):
             batches.append(w.shape[:-1])
         batch = batches[0]
         if any(other != batch for other in batches):
-            batch = torch.broadcast_shapes(*batches)
+            batch = self._broadcast(batches)
             x, y = (t.expand(*batch, *t.shape[t.ndim - axes :]) for t in (x, y))
             w = w if len(batches) < 3 or w is None else w.expand(*batch, self.weight_numel)
         if len(batch) == 1:
@@ -164,6 +164,13 @@ class TensorProduct(nn.Module):
         w = w if len(batches) < 3 or w is None else w.reshape(points, self.weight_numel)
         out = self._product(x, y, w)
         return out.reshape(*batch, *out.shape[1:])
+
+    def _broadcast(self, batches: list[torch.Size]) -> torch.Size:
+        try:
+            return torch.broadcast_shapes(*batches)
+        except RuntimeError as error:
+            given = " and ".join(str(tuple(batch)) for batch in batches)
+            raise ValueError(f"{self} expects leading axes that broadcast, got {given}") from error
 
     def _check(self, x: Tensor, y: Tensor) -> None:
         for name, t, wanted in zip("xy", (x, y), self._shapes, strict=True):

@@ -149,12 +149,14 @@ class ElementwiseTensorProduct(TensorProduct):
 
 
 def kept_irreps(given: Iterable[Any] | None) -> list[Irrep] | None:
-    """The irreps that a filter names; None keeps all.
+    """The irreps that a filter names, one by one or as irreps; None keeps all.
 
-    >>> kept_irreps(["0e", "1o"])
-    [0e, 1o]
+    >>> kept_irreps(["0e", "1o"]), kept_irreps("0e + 1o")
+    ([0e, 1o], [0e, 1o])
     """
-    return None if given is None else [Irrep(ir) for ir in given]
+    if given is None:
+        return None
+    return [ir for _, ir in Irreps(given)] if isinstance(given, str | Irreps) else [Irrep(ir) for ir in given]
 
 
 def _paired(one: Irreps, two: Irreps) -> tuple[Irreps, Irreps]:

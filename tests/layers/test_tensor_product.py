@@ -381,6 +381,8 @@ def test_says_what_it_expected():
     product = TensorProduct(*CROSS)
     with pytest.raises(ValueError, match=r"expects x of shape \(\.\.\., 3, 4\), got \(5, 12\)"):
         product(torch.randn(5, 12), torch.randn(5, 3, 4))
+    with pytest.raises(ValueError, match=r"leading axes that broadcast, got \(5,\) and \(2,\)"):
+        product(torch.randn(5, 3, 4), torch.randn(2, 3, 4))
     free = built(CASES[-1], shared_weights=False)
     x, y = operands_of(free, 3)
     with pytest.raises(
