@@ -138,7 +138,7 @@ def test_holds_a_layer_against_e3nn():
     assert max(report.error, report.gradient_error) < 1e-10
     assert min(*report.forward, *report.backward) > 0
     assert [line.split(" | ")[0] for line in str(report).splitlines()[2:]] == ["| forward", "| + backward"]
-    harmonics = SphericalHarmonics("0e+1o", True), o3.SphericalHarmonics("0e+1o", True)
+    harmonics = SphericalHarmonics("0e+1o"), o3.SphericalHarmonics("0e+1o", True, "component")
     check_against(*harmonics, layout="e3nn", repeats=0)
 
 

@@ -15,7 +15,7 @@ from equitorch.interop import e3nn_pointwise as pointwise
 from equitorch.interop import e3nn_sphere as sphere
 from equitorch.interop import e3nn_weighted as weighted
 from equitorch.interop.e3nn_dropin import DropIn, Keep
-from equitorch.interop.e3nn_sphere import SphericalHarmonics as SphericalHarmonics
+from equitorch.layers.spherical_harmonics import SphericalHarmonics
 from equitorch.reps import Irreps
 from equitorch.reps.convention import from_e3nn as features_from_e3nn
 from equitorch.reps.convention import to_e3nn as features_to_e3nn
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from e3nn import o3
 
 __all__ = [
-    "SphericalHarmonics",
     "features_from_e3nn",
     "features_to_e3nn",
     "from_e3nn",
@@ -159,7 +158,7 @@ def spherical_harmonics(
         -> (..., sum of 2 l + 1)
 
     Raises:
-        ValueError: if a parity is impossible; see :class:`SphericalHarmonics`.
+        ValueError: if a parity is impossible; see :class:`equitorch.layers.SphericalHarmonics`.
 
     >>> import torch
     >>> spherical_harmonics(1, torch.tensor([0.0, 3.0, 4.0]), True, "norm")

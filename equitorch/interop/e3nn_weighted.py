@@ -139,13 +139,6 @@ class Linear(Weighted):
         return self._text
 
 
-def _product(x: Tensor, matrix: Tensor, shared: bool) -> Tensor:
-    """(dim, points, in) times (1 or points, in, out): (dim, points, out)."""
-    if shared:
-        return (x.reshape(-1, x.shape[-1]) @ matrix[0]).unflatten(0, x.shape[:2])
-    return (x.transpose(0, 1) @ matrix).transpose(0, 1)
-
-
 def _fans(theirs: Any) -> tuple[int | None, int | None]:
     """The arguments f_in and f_out, which e3nn keeps nowhere but in the program that it wrote.
 

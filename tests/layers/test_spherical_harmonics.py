@@ -2,13 +2,15 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from equitorch.layers import SphericalHarmonics, SphericalHarmonicsAlphaBeta
-from equitorch.reps import Irreps
+from equitorch.ops import spherical_harmonics
+from equitorch.reps import Irrep, Irreps
 from equitorch.testing import assert_equivariant
 from tests.strategies import random, seeds
 
@@ -37,9 +39,25 @@ def test_are_e3nns(ls, irreps_in, named, normalize, normalization, seed):
     assert repr(ours.irreps_in) == repr(theirs.irreps_in)
 
 
-def test_has_e3nns_defaults():
+def test_has_the_defaults_of_the_function():
+    """Those of e3nn's module are other: it is smaller by the root of 4 pi."""
+    x = torch.randn(4, 3)
+    torch.testing.assert_close(SphericalHarmonics([0, 1, 2])(x), spherical_harmonics(2, x))
+    assert SphericalHarmonics(0, True, "integral")(x[0]).item() == pytest.approx(math.sqrt(0.25 / math.pi))
+
+
+def test_know_degrees_and_irreps_by_every_name():
+    x = torch.randn(4, 3)
+    same = [2, range(2, 3), np.int64(2), (2,), "2e", "1x2e", Irreps("2e"), Irrep("2e"), "2", "0x0e+2e"]
+    for spec in same:
+        assert SphericalHarmonics(spec)(x).equal(spherical_harmonics(2, x)[..., 4:])
+    without = SphericalHarmonics("2+0+1")
+    assert (without.irreps_in, without.irreps_out) == (Irreps("1"), Irreps("2+0+1"))
+    assert SphericalHarmonics([2, 0, 1], irreps_in="1").irreps_out == without.irreps_out
+
+
+def test_give_degrees_in_the_order_asked_for():
     x = torch.tensor([0.0, 0.0, 2.0])
-    assert SphericalHarmonics(0, True)(x).item() == pytest.approx(math.sqrt(0.25 / math.pi))
     torch.testing.assert_close(SphericalHarmonics(1, False, "norm")(x), x)
     torch.testing.assert_close(SphericalHarmonics("2x1o", True, "norm")(x), torch.cat([x, x]) / 2)
 
@@ -67,9 +85,11 @@ def test_by_angles():
 def test_says_what_it_expected():
     with pytest.raises(ValueError, match=r"of 1x1o expects 1o in irreps_out, got 1e"):
         SphericalHarmonics("1e", True, irreps_in="1o")
-    with pytest.raises(ValueError, match=r"irreps_in of 1o \(polar\) or 1e \(axial\), got 1x2e"):
+    with pytest.raises(ValueError, match=r"irreps_in of 1o \(polar\), 1e \(axial\) or 1, got 1x2e"):
         SphericalHarmonics(1, True, irreps_in="2e")
-    with pytest.raises(ValueError, match=r"one of integral, component, norm, got 'unit'"):
+    with pytest.raises(ValueError, match=r"one of component, integral, norm, got 'unit'"):
         SphericalHarmonics(1, True, "unit")
     with pytest.raises(ValueError, match=r"at least one degree >= 0, got \[\]"):
         SphericalHarmonics([], True)
+    with pytest.raises(ValueError, match="AlphaBeta expects at least one degree >= 0, got -1"):
+        SphericalHarmonicsAlphaBeta(-1)
