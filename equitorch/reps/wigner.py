@@ -58,6 +58,8 @@ def wigner_D(l: int, R: Tensor, beta: Tensor | None = None, gamma: Tensor | None
     """
     if beta is not None and gamma is not None:
         return wigner_D_from_angles(l, R, beta, gamma)
+    if beta is not None or gamma is not None:
+        raise ValueError("wigner_D expects a matrix, or the angles alpha, beta and gamma, got two of these")
     _check(l, R)
     if l >= _BY_FACTORS_FROM and _only_values(R):
         return _by_factors([l], R)[0]

@@ -145,6 +145,8 @@ def test_turns_about_any_axis():
 def test_says_what_it_expected(l, shape):
     with pytest.raises(ValueError, match=r"expects l >= 0 and R of shape \(\.\.\., 3, 3\)"):
         wigner_D(l, torch.ones(shape))
+    with pytest.raises(ValueError, match="the angles alpha, beta and gamma, got two of these"):
+        wigner_D(1, torch.eye(3), torch.tensor(0.5))
 
 
 def near_the_poles(dtype=torch.float64):
