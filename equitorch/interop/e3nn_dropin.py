@@ -20,7 +20,7 @@ class DropIn(nn.Module):
 
     Weights have e3nn's names and shapes. Entries of e3nn's state that hold no weight (masks, coupling
     coefficients, empty tensors) are ignored when a state is loaded, and remembered for
-    :func:`equitorch.interop.e3nn.to_e3nn_state`.
+    :func:`equitorch.interop.e3nn.to_e3nn_state`. The ``output_mask`` is there, too: e3nn's models read it.
 
     Args:
         theirs: the module of e3nn.
@@ -39,10 +39,12 @@ class DropIn(nn.Module):
         self.constants: dict[str, Tensor] = {}
 
     def remember(self, theirs: nn.Module) -> None:
-        """Note what else is in the state of e3nn's module."""
+        """Note what else is in the state of e3nn's module, and take over its mask."""
         own = self.state_dict()
         state = theirs.state_dict()
         self.constants = {name: state[name].detach().clone() for name in state if name not in own}
+        if "output_mask" in self.constants:
+            self.register_buffer("output_mask", self.constants["output_mask"].clone(), persistent=False)
 
     def extra_repr(self) -> str:
         shown = [name for name in self.attributes if name != "instructions"]

@@ -256,6 +256,23 @@ def test_batch_norm(spec, affine, instance, reduce, normalization, seed):
     agree(theirs.eval(), x)
 
 
+def test_a_model_of_e3nn():
+    """They read the masks of their layers, which say where a result can be other than zero."""
+    networks = pytest.importorskip("e3nn.nn.models.v2106.gate_points_networks")
+    theirs = networks.SimpleNetwork("4x0e", "2x0e+2x1o", 3.0, num_neighbors=4.0, num_nodes=6.0, layers=2)
+    ours = from_e3nn(theirs)
+    data = {"pos": torch.randn(6, 3), "x": torch.randn(6, 4), "batch": torch.zeros(6, dtype=torch.int64)}
+    torch.testing.assert_close(ours(dict(data)), theirs(dict(data)), rtol=1e-10, atol=1e-10)
+
+
+def test_masks_follow_dtype_and_stay_out_of_the_state():
+    theirs = o3.Linear("2x0e+1o", "0e+2x1o+1e")
+    ours = from_e3nn(theirs)
+    assert ours.output_mask.equal(theirs.output_mask)
+    assert ours.float().output_mask.dtype == torch.float32
+    assert list(ours.state_dict()) == ["weight"]
+
+
 @pytest.mark.parametrize("p", [0.0, 0.3, 1.0])
 @pytest.mark.parametrize("training", [True, False])
 def test_dropout(p, training):
