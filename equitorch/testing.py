@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -13,9 +14,11 @@ from torch import Tensor, nn
 
 from equitorch.reps.convention import from_e3nn, to_e3nn
 from equitorch.reps.irreps import Irrep, Irreps
+from equitorch.reps.matrix_groups import MatrixGroup
 from equitorch.reps.rep import Rep, common_group
+from equitorch.reps.tensor_power import TensorPower
 
-_SYMBOL = re.compile(r"(O|SO|S|A|Sp|GL)\((\d+)(?:,\s*(\d+))?\)")
+_GENERAL_LINEAR = re.compile(r"GL\((\d+)\)")
 
 
 def assert_equivariant(
@@ -176,13 +179,15 @@ def transform(rep: Rep | str, g: Tensor, x: Tensor) -> Tensor:
     rep = _as_rep(rep)
     if x.ndim < 2 or x.shape[-2] != rep.dim:
         raise ValueError(f"{rep} has features of shape (..., {rep.dim}, channels), got {tuple(x.shape)}")
-    return rep.matrix(g.to(x)) @ x
+    return rep.act(g, x) if isinstance(rep, TensorPower) else rep.matrix(g.to(x)) @ x
 
 
 def random_elements(group: str, generator: torch.Generator | None = None) -> list[Tensor]:
     """A random element of every connected component of a group, as matrices of its defining space, float64.
 
-    Knows O(n), SO(n), O(p,q), SO(p,q), Sp(n) and GL(n); of the finite S(n) and A(n), three elements.
+    Knows O(n), SO(n), O(p,q), SO(p,q), Sp(n) and GL(n); of finite groups three elements: of S(n), A(n), the
+    signed permutations B(n) and any ``Automorphism``. Of a product "S(5) x O(3)", block diagonal matrices:
+    each element of one factor beside each of the other.
 
     Raises:
         ValueError: if the symbol of the group is not known.
@@ -190,29 +195,24 @@ def random_elements(group: str, generator: torch.Generator | None = None) -> lis
     >>> [round(torch.linalg.det(g).item()) for g in random_elements("O(3)", torch.Generator().manual_seed(0))]
     [1, -1]
     """
-    found = _SYMBOL.fullmatch(group)
-    if found is None or (found[3] and found[1] not in ("O", "SO")):
-        raise ValueError(
-            f"random_elements knows O(n), SO(n), O(p,q), SO(p,q), Sp(n), GL(n), S(n) and A(n), got {group!r}"
-        )
-    family, n, q = found[1], int(found[2]), int(found[3] or 0)
-    if family in ("S", "A"):
-        return [_random_permutation(n, family == "A", generator) for _ in range(3)]
-    if family == "Sp":
-        return [_random_exponential(symplectic_form(n), 1, generator)]
-    if family == "GL":
+    if " x " in group:
+        factors = [random_elements(factor, generator) for factor in group.split(" x ")]
+        return [torch.block_diag(*elements) for elements in itertools.product(*factors)]
+    general_linear = _GENERAL_LINEAR.fullmatch(group)
+    if general_linear is not None:
+        n = int(general_linear[1])
         proper = torch.matrix_exp(0.5 * _randn(n, n, generator=generator))
         return [proper, proper * _reflection(n, 0)]
-    if q:
-        metric = torch.diag(torch.tensor([1.0] * n + [-1.0] * q, dtype=torch.float64, device="cpu"))
-        near = _random_exponential(metric, -1, generator)
-        signs = [_reflection(n + q, 0), _reflection(n + q, n), _reflection(n + q, 0) * _reflection(n + q, n)]
-        kept = signs if family == "O" else signs[2:]
-        return [near] + [near * sign for sign in kept]
-    rotation = random_rotation(n, generator=generator)
-    if family == "SO":
-        return [rotation]
-    return [rotation, -rotation if n % 2 else rotation * _reflection(n, 0)]
+    try:
+        known = MatrixGroup.of_symbol(group)
+    except ValueError:
+        raise ValueError(
+            "random_elements knows O(n), SO(n), O(p,q), SO(p,q), Sp(n), GL(n), S(n), A(n), B(n) "
+            f"and Aut(n; permutations), got {group!r}"
+        ) from None
+    if known.family in ("S", "A", "B", "Aut"):
+        return [_random_monomial(known, generator) for _ in range(3)]
+    return _random_of_components(known, generator)
 
 
 def random_rotation(n: int = 3, *, generator: torch.Generator | None = None) -> Tensor:
@@ -365,12 +365,33 @@ def _reflection(n: int, axis: int) -> Tensor:
     return sign
 
 
-def _random_permutation(n: int, even: bool, generator: torch.Generator | None) -> Tensor:
-    matrix = torch.eye(n, dtype=torch.float64, device="cpu")[
-        torch.randperm(n, generator=generator, device="cpu")
-    ]
-    if even and torch.linalg.det(matrix) < 0:
+def _random_of_components(group: MatrixGroup, generator: torch.Generator | None) -> list[Tensor]:
+    n, p = group.n, group.n - group.negative
+    if group.family == "Sp":
+        return [_random_exponential(group.form, 1, generator)]
+    if group.negative:
+        near = _random_exponential(group.form, -1, generator)
+        signs = [_reflection(n, 0), _reflection(n, p), _reflection(n, 0) * _reflection(n, p)]
+        kept = signs if group.family == "O" else signs[2:]
+        return [near] + [near * sign for sign in kept]
+    rotation = random_rotation(n, generator=generator)
+    if group.family == "SO":
+        return [rotation]
+    return [rotation, -rotation if n % 2 else rotation * _reflection(n, 0)]
+
+
+def _random_monomial(group: MatrixGroup, generator: torch.Generator | None) -> Tensor:
+    """A random permutation matrix, with signs for signed permutations."""
+    n = group.n
+    one = torch.eye(n, dtype=torch.float64, device="cpu")
+    if group.permutations is not None:
+        places = torch.rand(n, generator=generator, dtype=torch.float64, device="cpu")
+        return one[:, list(group.permutations.random(places.tolist()))]
+    matrix = one[torch.randperm(n, generator=generator, device="cpu")]
+    if group.family == "A" and n > 1 and torch.linalg.det(matrix) < 0:
         matrix = matrix[[1, 0, *range(2, n)]]
+    if group.family == "B":
+        matrix = matrix * (2.0 * torch.randint(2, (n,), generator=generator, device="cpu") - 1)
     return matrix
 
 

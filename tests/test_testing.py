@@ -85,6 +85,10 @@ def test_transforms_features(rep, seed):
         ("SO(2,1)", torch.diag(torch.tensor([1.0, 1, -1]))),
         ("S(5)", torch.eye(5)),
         ("A(5)", torch.eye(5)),
+        ("B(4)", torch.eye(4)),
+        ("Aut(5; (0 1 2 3 4), (1 4)(2 3))", torch.eye(5)),
+        ("Sp(4,interleaved)", torch.block_diag(*[torch.tensor([[0.0, 1.0], [-1.0, 0.0]])] * 2)),
+        ("SO(2,1) x A(4)", torch.block_diag(torch.diag(torch.tensor([1.0, 1, -1])), torch.eye(4))),
     ],
 )
 def test_elements_belong_to_their_group(group, form):
@@ -95,7 +99,7 @@ def test_elements_belong_to_their_group(group, form):
         torch.testing.assert_close(g.T @ form @ g, form, atol=1e-10, rtol=0)
     if group[0] in "OG":
         assert signs == {1, -1}
-    if group[:2] in ("SO", "Sp") or group[0] == "A":
+    if group[:2] in ("SO", "Sp", "A("):
         assert signs == {1}
 
 

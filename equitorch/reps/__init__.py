@@ -4,6 +4,7 @@ from equitorch.reps.angular_momentum import change_basis_real_to_complex as chan
 from equitorch.reps.angular_momentum import so3_generators as so3_generators
 from equitorch.reps.angular_momentum import su2_generators as su2_generators
 from equitorch.reps.angular_momentum import wigner_3j as wigner_3j
+from equitorch.reps.automorphism import Automorphism as Automorphism
 from equitorch.reps.cartesian import CartesianTensor as CartesianTensor
 from equitorch.reps.convention import common_channels as common_channels
 from equitorch.reps.convention import from_cuequivariance as from_cuequivariance
@@ -15,6 +16,8 @@ from equitorch.reps.convention import to_cuequivariance as to_cuequivariance
 from equitorch.reps.convention import to_e3nn as to_e3nn
 from equitorch.reps.convention import to_zpolar as to_zpolar
 from equitorch.reps.coupling import Coupling as Coupling
+from equitorch.reps.hom import hom_basis as hom_basis
+from equitorch.reps.hom import hom_dim as hom_dim
 from equitorch.reps.irreps import Irrep as Irrep
 from equitorch.reps.irreps import Irreps as Irreps
 from equitorch.reps.irreps import MulIr as MulIr
@@ -68,6 +71,8 @@ from equitorch.reps.sphere import to_grid as to_grid
 from equitorch.reps.sphere import waves as waves
 from equitorch.reps.spherical_tensor import SphericalTensor as SphericalTensor
 from equitorch.reps.symmetric_power import symmetric_maps as symmetric_maps
+from equitorch.reps.tensor_power import Outer as Outer
+from equitorch.reps.tensor_power import TensorPower as TensorPower
 from equitorch.reps.wigner import wigner_D as wigner_D
 from equitorch.reps.wigner import wigner_D_all as wigner_D_all
 from equitorch.reps.wigner import wigner_D_from_angles as wigner_D_from_angles

@@ -18,8 +18,8 @@ Five kinds of halves, and the groups that they serve:
     "sign"       through and alternating blocks of any size, none closed    A
     "free"       single through and alternating vertices, closed pairs      SO, SO(p,q)
 
-**Layout.** The tensor that a plan reads has an axis of size n for each vertex, x: (batch, n, .., n, channels), a
-free view of (batch, n^k, channels). ``Plan.reductions`` are done in their order: number r reads
+**Layout.** The tensor that a plan reads has an axis of size n for each vertex: x (batch, n, .., n, channels)
+is a free view of (batch, n^k, channels). ``Plan.reductions`` are done in their order: number r reads
 ``buffers[source]`` and makes ``buffers[r + 1]``; ``buffers[0]`` is x. Labels say what becomes of each axis of
 the source: axes with equal labels are read along their common diagonal, label -1 is summed over, label
 a >= 0 is axis a of the result. Each reduction closes one block, so that a scale for each closed block is one
@@ -37,8 +37,8 @@ too, and are not summed over: ``upper.parity * sum_b eps[i.., a.., b..] z[i.., b
 n - 1 blocks, one more index of the symbol is summed over.
 
 **SYNTHESIS** by the plan of the upper halves, from its end: add each half along its view into a zeroed
-buffer; then for reductions from the last to the first, add ``buffers[r + 1]``, repeated along the diagonal of the
-summed axes (times the form), into ``buffers[source]``; ``buffers[0]`` is the result.
+buffer; then for reductions from the last to the first, add ``buffers[r + 1]``, repeated along the diagonal
+of the summed axes (times the form), into ``buffers[source]``; ``buffers[0]`` is the result.
 
 **Order.** Halves of a sector are sorted by (restricted growth string, marks of the blocks), marks 0 closed,
 1 through, 2 alternating; permutations are in lexicographic order; pairs of sectors as ``sector_pairs`` lists

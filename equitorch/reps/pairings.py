@@ -198,7 +198,8 @@ def _walk(
     """The loops and open paths, as lists of vertices, that the arcs of both pairings make together."""
     left = dict.fromkeys(vertices)
     ends = [v for v in left if v not in first or v not in second]
-    loops, paths = [], []
+    loops: list[list[int]] = []
+    paths: list[list[int]] = []
     for start in [*ends, *list(left)]:
         if start not in left:
             continue
