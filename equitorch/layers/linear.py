@@ -129,7 +129,7 @@ class Linear(nn.Module):
             a = slice(seen_in.get(ir, 0), seen_in.get(ir, 0) + mul)
             seen_in[ir], before = a.stop, 0
             for j, (mul_out, ir_out) in enumerate(self.irreps_out):
-                if ir_out == ir:
+                if ir_out == ir and mul and mul_out:
                     yield i, j, (a, slice(before, before + mul_out)), groups.index(ir)
                     before += mul_out
 
