@@ -7,6 +7,7 @@ import pytest
 
 import equitorch
 
+ALLOWED = {"commands/convert.py": 1}  # `equitorch convert --unsafe-pickle`, which says what it does
 FILES = sorted(Path(equitorch.__file__).parent.rglob("*.py"))
 FORBIDDEN = (
     "eval",
@@ -34,7 +35,7 @@ def offences(source):
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: "/".join(p.parts[-2:]))
 def test_runs_no_foreign_code(path):
-    assert not list(offences(path.read_text()))
+    assert len(list(offences(path.read_text()))) == ALLOWED.get("/".join(path.parts[-2:]), 0)
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,27 @@ def info(model: Run) -> int:
 
 
 @app.command()
+def convert(
+    source: Annotated[
+        Path, typer.Argument(help="A checkpoint of fairchem.", show_default=False, metavar="IN")
+    ],
+    output: Annotated[
+        Path, typer.Argument(help="The model file to write (.eqt).", show_default=False, metavar="OUT")
+    ],
+    config: Annotated[
+        Path | None, typer.Option(help="Its YAML config, where the checkpoint holds none.")
+    ] = None,
+    unsafe_pickle: Annotated[
+        bool, typer.Option("--unsafe-pickle", help="Read it even if that runs code from it. Trust it first.")
+    ] = False,
+) -> int:
+    """Turn a published checkpoint into a model file."""
+    from equitorch.cli.commands.convert import run
+
+    return run(source, output, config, unsafe_pickle)
+
+
+@app.command()
 def doctor() -> int:
     """Show versions, devices, kernels and the fallbacks in use."""
     from equitorch.cli.commands.doctor import run

@@ -40,7 +40,13 @@ def _reason(path: Path, error: Exception) -> str:
             foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
     except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError):
         foreign = []
-    return f"it needs {', '.join(foreign)}" if foreign else str(error).splitlines()[0]
+    text = str(error).rpartition("WeightsUnpickler error:")[2].split("\n\n")[0]
+    return f"it needs {', '.join(foreign)}" if foreign else " ".join(text.split())
+
+
+def _mapping(_factory: object = None) -> dict[Any, Any]:
+    """In the place of a ``defaultdict``, whose entries PyTorch would not read."""
+    return {}
 
 
 def _allowed() -> list[Any]:
@@ -55,5 +61,5 @@ def _allowed() -> list[Any]:
     plain = [(kind, f"builtins.{kind.__name__}") for kind in (dict, list, set, int, float)]
     paths: list[Any] = [(PurePosixPath, f"pathlib.{name}") for name in ("PosixPath", "PurePosixPath")]
     paths += [(PureWindowsPath, f"pathlib.{name}") for name in ("WindowsPath", "PureWindowsPath")]
-    containers = [collections.Counter, collections.OrderedDict, collections.defaultdict]
+    containers = [collections.Counter, collections.OrderedDict, (_mapping, "collections.defaultdict")]
     return [*containers, np.dtype, np.ndarray, *numbers, *rebuilt, *plain, *paths]

@@ -46,6 +46,7 @@ class WideGaussians(nn.Module):
 
     def forward(self, d: Tensor) -> Tensor:
         away = (d.unsqueeze(-1) - self.centre.value) * ((self.count - 1) / (self.width * self.cutoff))
+        away = away.to(self.centre.value.dtype)
         e = torch.exp(-0.5 * away * away)
         # Far out they are subnormal numbers, with which matrix products are a hundred times slower.
         return e.masked_fill(e < 1e6 * torch.finfo(e.dtype).tiny, 0.0)

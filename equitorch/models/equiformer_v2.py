@@ -41,7 +41,7 @@ class EquiformerV2(nn.Module):
         value_channels: of each head's values; a pair as above.
         ffn_hidden: channels inside the feed-forward networks; a pair as above.
         edge_channels: hidden channels of radial networks, and length of the elements' vectors in them.
-        radial: Gaussians of the distance.
+        radial: Gaussians of the distance; None: 6.4 for each Å in exact mode, 600 in compat mode.
         cutoff: Å.
         parity: "natural": rotations and reflections; "both": features of both parities; "so3": rotations
             only, with imaginary weights.
@@ -296,8 +296,8 @@ class EquiformerV2(nn.Module):
         atoms = atomic_numbers.shape[0]
         plan = EdgePlan.build(edge_index, atoms, edge_reverse=reverse)
         rotation = EdgeRotation.build(vectors, self.lmax, self.mmax, frames=frames)
-        distance = vectors.norm(dim=-1)
-        basis = self.basis(distance)
+        length = vectors.double().norm(dim=-1)  # narrow Gaussians would amplify what float32 rounds off
+        basis, distance = self.basis(length), length.to(vectors.dtype)
         basis = basis if self.scalars is None else self.scalars(basis, atomic_numbers, plan)
         envelope = None if self.envelope is None else self.envelope(distance)
         return Edges(plan, rotation, basis, envelope, slice(0, atoms))

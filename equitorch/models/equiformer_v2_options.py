@@ -16,7 +16,7 @@ from equitorch.layers.stacks import PARITIES, Channels
 # What a mode chooses where an option is None.
 _MODES: Final[dict[str, dict[str, Any]]] = {
     "exact": {
-        "parity": "natural", "activation": "gate", "feed_forward": "gate", "radial": 64,
+        "parity": "natural", "activation": "gate", "feed_forward": "gate",
         "envelope": True, "rescale": False, "average_atoms": 1.0,
     },
     "compat": {
@@ -24,6 +24,7 @@ _MODES: Final[dict[str, dict[str, Any]]] = {
         "envelope": False, "rescale": True, "average_atoms": 77.81317,
     },
 }  # fmt: skip
+_PER_ANGSTROM: Final = 6.4  # Gaussians in exact mode: narrower ones amplify what float32 rounds off
 _AVERAGE_NEIGHBORS: Final = 23.395238876342773  # of the published models
 _PUBLISHED: Final[dict[str, Any]] = {
     "mode": "compat", "layers": 12, "lmax": 6, "mmax": 2, "channels": 128, "hidden": 64, "heads": 8,
@@ -66,6 +67,7 @@ def resolved(options: Mapping[str, Any]) -> dict[str, Any]:
     ):  # fmt: skip
         _one_of(name, chosen[name], known)
     _check_numbers(chosen)
+    chosen["radial"] = chosen["radial"] or max(8, round(_PER_ANGSTROM * chosen["cutoff"]))
     if chosen["mode"] == "exact":
         wrong = _inexact(chosen)
         if wrong:
@@ -110,7 +112,13 @@ def warn_inexact(chosen: Mapping[str, Any]) -> None:
 def _check_numbers(chosen: Mapping[str, Any]) -> None:
     for name, least in _LEAST.items():
         value = chosen[name]
-        if value is None and name in ("grid_resolution", "latitudes", "max_neighbors", "edge_chunk"):
+        if value is None and name in (
+            "radial",
+            "grid_resolution",
+            "latitudes",
+            "max_neighbors",
+            "edge_chunk",
+        ):
             continue
         if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
             raise ValueError(f"EquiformerV2 expects {name} to be a whole number >= {least}, got {value!r}")

@@ -26,7 +26,7 @@ from equitorch.models.elements import PerElement, element_names, known_species, 
 Prediction: TypeAlias = dict[str, float | NDArray[np.float64]]
 
 _REDUCE = ("sum", "mean", "torchmdnet_mean")
-_BY_ATOM = ("node_energy", "forces", "atomic_virial")
+_BY_ATOM = ("node_energy", "forces", "direct_forces", "atomic_virial")
 
 
 class Potential(nn.Module):
@@ -45,7 +45,9 @@ class Potential(nn.Module):
     Args:
         model: called as ``model(atomic_numbers, edge_index, edge_vectors, batch, num_graphs, charge=...,
             edge_reverse=...)``; returns a dict with ``"energy"`` and, where that is a sum over atoms,
-            ``"node_energy"``. It states its ``cutoff`` (Å) and, to be saved, its ``options``.
+            ``"node_energy"``. It states its ``cutoff`` (Å) and, to be saved, its ``options``. Where it also
+            returns ``"forces"`` from a head of their own, these come out as ``"direct_forces"``: they are no
+            gradient of the energy and conserve nothing.
         species: the atomic numbers that the potential knows; by default the keys of the mappings below, or
             else all that the model's ``max_z`` allows.
         reference_energies: energy of each isolated atom (eV) by atomic number; others are ignored.
@@ -179,6 +181,8 @@ class Potential(nn.Module):
         if "energy" not in out:
             raise ValueError(f"Potential needs a model that returns 'energy', got {', '.join(sorted(out))}")
         out = {key: value for key, value in out.items() if isinstance(value, Tensor)}
+        if "forces" in out:  # of a head of their own: no gradient of the energy
+            out["direct_forces"] = self.scale[z].unsqueeze(-1) * out.pop("forces")
         node = (self.shift + self.reference_energies)[z]
         if "node_energy" in out:
             node = self.scale[z] * out["node_energy"].double() + node
