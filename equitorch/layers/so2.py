@@ -150,6 +150,8 @@ def _stacks(parity: str, channels: Channels) -> tuple[int, int]:
 
 def _linear(columns: int, rows: int, *, bias: bool) -> nn.Linear:
     """As ``nn.Linear`` starts out; it may be empty."""
+    if columns and rows:
+        return nn.Linear(columns, rows, bias=bias)
     linear, bound = nn.Linear(1, 1, bias=bias), 1 / math.sqrt(max(columns, 1))
     linear.in_features, linear.out_features = columns, rows
     linear.weight = _uniform(rows, columns, bound=bound)

@@ -124,7 +124,7 @@ def test_direct_forces_are_covariant():
 
 
 def test_compiles_into_one_graph():
-    checks.check_compiles(model(lmax=3))
+    checks.check_compiles(model(layers=1))
 
 
 def test_learns_energies_and_forces_and_is_saved(tmp_path):

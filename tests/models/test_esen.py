@@ -4,10 +4,12 @@ import warnings
 
 import pytest
 import torch
+from ase.build import molecule as build
 
+from equitorch.graph import AtomGraph
 from equitorch.interop import fairchem
 from equitorch.interop.fairchem_esen import merge_experts
-from equitorch.models import ESEN
+from equitorch.models import ESEN, Potential
 from tests.models import edge_frame_checks as checks
 
 SMALL = {
@@ -153,8 +155,20 @@ def test_merges_experts_for_one_composition():
         merge_experts(experts | router, z, dataset="water")
 
 
+@pytest.mark.parametrize("options", [{}, PAIR, {"system": True, "datasets": ("omol",)}, {"mode": "compat"}])
+def test_is_saved_and_read_again(tmp_path, options):
+    potential, graph = Potential(model(**options)), AtomGraph.from_ase(build("CH3OH"), checks.CUTOFF)
+    potential.save(tmp_path / "model.eqt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        again = Potential.load(tmp_path / "model.eqt")
+    ours, theirs = (p.eval()(graph, stress=False) for p in (potential, again))
+    assert torch.equal(ours["energy"], theirs["energy"])
+    assert torch.equal(ours["forces"], theirs["forces"])
+
+
 def test_compiles_into_one_graph():
-    checks.check_compiles(model(lmax=3))
+    checks.check_compiles(model(layers=1))
 
 
 @pytest.mark.parametrize(

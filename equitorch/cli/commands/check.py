@@ -62,7 +62,7 @@ def _show_model(config: Config, prepared: Prepared) -> None:
     layers = int(
         config.model.options.get("layers", getattr(prepared.potential.model, "options", {}).get("layers", 1))
     )
-    rounds = layers + (config.model.name != "nequip")  # TensorNet sees its neighbours before the first layer
+    rounds = layers + (config.model.name not in ("nequip", "escn"))  # others see neighbours before a layer
     from ase.data import chemical_symbols
 
     energies = [
