@@ -43,7 +43,7 @@ def e3nn_flat(irreps, x):
 
 
 def e3nn_irreps(irreps, channels):
-    return "+".join(f"{mul * channels}x{ir}" for mul, ir in irreps if mul)
+    return "+".join(f"{mul * channels}x{ir}" for mul, ir in irreps)
 
 
 @pytest.mark.parametrize("bias", [True, False])
@@ -63,7 +63,7 @@ def test_is_every_map_that_commutes(spec, out):
 @given(irreps, irreps, st.sampled_from(["element", "path"]))
 def test_agrees_with_e3nn_and_takes_its_weights(spec, out, path_normalization):
     o3 = pytest.importorskip("e3nn.o3")
-    assume(set(spec.copies) & set(out.copies))  # e3nn's own has no result without any path
+    assume(all(ir in spec.copies for ir in out.copies if ir.is_scalar()))  # e3nn fails on a bias alone
     ours = Linear(spec, 3, 5, irreps_out=out, path_normalization=path_normalization).double()
     theirs = o3.Linear(
         e3nn_irreps(ours.irreps_in, 3),
