@@ -21,6 +21,12 @@ _OF_NEQUIP: dict[str, dict[str, Any]] = {
     "medium": {"channels": 32, "layers": 4, "lmax": 1},
     "large": {"channels": 64, "layers": 4, "lmax": 2},
 }
+_OF_EQUIFORMER: dict[str, dict[str, Any]] = {
+    "small": {"channels": 32, "layers": 2, "lmax": 2},
+    "medium": {"channels": 64, "layers": 3, "lmax": 3},
+    "large": {"channels": 128, "layers": 4, "lmax": 4},
+}
+_SIZES = {"nequip": _OF_NEQUIP, "equiformer_v2": _OF_EQUIFORMER}
 _PLAIN = {  # what a short config shows; everything else keeps its default
     "data": ("train", "valid", "test", "keys"),
     "model": ("name", "cutoff", "channels", "layers", "lmax", "parity", "radial", "reference_energies"),
@@ -91,7 +97,8 @@ def commented(
 
 def _short(values: dict[str, Any], keys: Mapping[str, tuple[str, ...]]) -> dict[str, Any]:
     kept: dict[str, Any] = {
-        s: {k: values[s][k] for k in names if k in values[s]} for s, names in keys.items()
+        s: {k: values[s][k] for k in names if k in values[s] and (s != "model" or values[s][k] is not None)}
+        for s, names in keys.items()
     }
     loss, schedule = kept["train"].get("loss"), kept["train"].get("schedule")
     if isinstance(loss, Mapping):
@@ -129,7 +136,7 @@ def run(path: Path, data: Path, model: str, size: str, full: bool, force: bool) 
         "output": f"runs/{path.stem}",
     }
     known = model_options(Config.from_dict(base).model.name)
-    sizes = _OF_NEQUIP if model == "nequip" else SIZES
+    sizes = _SIZES.get(model, SIZES)
     base["model"] |= {k: v for k, v in sizes[size].items() if k in known}
     config, (facts, labels) = Config.from_dict(base), _facts(data)
     values = config.to_dict(full=True)

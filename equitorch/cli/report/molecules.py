@@ -17,6 +17,14 @@ from equitorch.cli.report.structure import picture, superpose, view
 from equitorch.cli.screen import number, plural
 
 Array = NDArray[np.float64]
+_TITLES = {
+    "tensornet": "TensorNet",
+    "tensornet2": "TensorNet2",
+    "nequip": "NequIP",
+    "equiformer_v2": "EquiformerV2",
+    "escn": "eSCN",
+    "esen": "eSEN",
+}
 _MOST = 400  # atoms in a picture
 
 
@@ -58,7 +66,7 @@ def heading(record: Record, settings: dict[str, Any]) -> str:
         z, pos = max((p.structure(first) for _, first, _ in kinds), key=lambda item: len(item[0]))
         drawing = picture(z.tolist(), pos, name="h") if len(z) <= _MOST else ""
     model = "Model" if isinstance(record.header, Missing) else str(record.header.get("model", "Model"))
-    title = {"tensornet": "TensorNet", "tensornet2": "TensorNet2", "nequip": "NequIP"}.get(model, model)
+    title = _TITLES.get(model, model)
     line = f"{record.folder.name} · written {settings.get('written', '')}"
     text = f'<p class="eyebrow">equitorch run report</p><h1>{escape(title)} on {escape(subject)}</h1>'
     return f"<header><div>{text}<p>{escape(line)}</p></div>{drawing}</header>"
