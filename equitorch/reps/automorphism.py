@@ -50,8 +50,7 @@ class Automorphism:
         else:
             matrix = _relation(graph)
             self.n = len(matrix)
-            chain = _chain_of(_symmetries(matrix), self.n)
-        self._orbits = tuple(tuple(sorted(orbit)) for orbit in chain)
+            chain = _levels(_symmetries(matrix), self.n)
         self.size = math.prod(map(len, chain))
         self.generators = tuple(_strong_generators(chain, self.n))
 
@@ -83,7 +82,7 @@ class Automorphism:
 
     def elements(self) -> Iterator[Permutation]:
         """All permutations of the group, of which there are ``size``."""
-        chain = _chain_of(self.generators, self.n)
+        chain = _levels(self.generators, self.n)
         found = [tuple(range(self.n))]
         for level in reversed(range(self.n)):
             found = [_times(g, h) for g in chain[level].values() for h in found]
@@ -91,7 +90,7 @@ class Automorphism:
 
     def random(self, uniform: Sequence[float]) -> Permutation:
         """A permutation made of n numbers in [0, 1): uniform in the group, if they are uniform."""
-        chain = _chain_of(self.generators, self.n)
+        chain = _levels(self.generators, self.n)
         element = tuple(range(self.n))
         for orbit, place in zip(chain, uniform, strict=True):
             element = _times(element, orbit[sorted(orbit)[int(place * len(orbit))]])
@@ -204,10 +203,12 @@ def _match(matrix: Array, one: Array, two: Array) -> Permutation | None:
     if not np.array_equal(np.sort(one), np.sort(two)):
         return None
     n, counts = len(matrix), np.bincount(one)
+    g = np.empty(n, dtype=np.int64)
+    g[np.argsort(one, kind="stable")] = np.argsort(two, kind="stable")
+    if np.array_equal(matrix[np.ix_(g, g)], matrix):  # often, even where colours leave a choice
+        return tuple(g.tolist())
     if counts.max() == 1:
-        g = np.empty(n, dtype=np.int64)
-        g[np.argsort(one)] = np.argsort(two)
-        return tuple(g.tolist()) if np.array_equal(matrix[np.ix_(g, g)], matrix) else None
+        return None
     colour = min((c for c in range(len(counts)) if counts[c] > 1), key=lambda c: counts[c])
     one = one.copy()
     one[np.flatnonzero(one == colour)[0]] = len(counts)
@@ -252,6 +253,16 @@ def _orbit(point: int, generators: Sequence[Permutation]) -> dict[int, Permutati
                 found[g[here]] = _times(g, found[here])
                 queue.append(g[here])
     return found
+
+
+def _levels(strong: Sequence[Permutation], n: int) -> _Chain:
+    """The chain of a strong generating set: one that contains generators of each level."""
+    identity = tuple(range(n))
+    chain = []
+    for level in range(n):
+        fixing = [g for g in strong if g[:level] == identity[:level]]
+        chain.append(_orbit(level, fixing) if fixing else {level: identity})
+    return chain
 
 
 def _chain_of(generators: Sequence[Permutation], n: int) -> _Chain:

@@ -274,7 +274,7 @@ def _independent(maps: Tensor) -> list[int]:
     for number, row in enumerate(flat):
         rest = row - (row @ found.T) @ found
         rest = rest - (rest @ found.T) @ found
-        if rest.norm() > _DEPENDENT * row.norm():
+        if rest.norm() > _DEPENDENT * max(1.0, float(row.norm())):  # diagrams have norms of 1 or more
             kept.append(number)
             found = torch.cat([found, rest[None] / rest.norm()])
     return kept
