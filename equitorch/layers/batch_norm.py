@@ -100,9 +100,7 @@ class BatchNorm(nn.Module):
         scale = scale if self.weight is None else scale * self._rows(self.weight)
         shift = -mean * scale[..., self.kind[self.scalar_rows], :]
         shift = shift if self.bias is None else shift + self._rows(self.bias)
-        y = fields * scale.index_select(
-            -2, self.kind
-        )  # a constant of each row, and of invariant ones another
+        y = fields * scale.index_select(-2, self.kind)  # one factor for each row, a shift for invariant ones
         y = y.index_add(-2, self.scalar_rows, shift.expand(*y.shape[:-2], *shift.shape[-2:]))
         return y.reshape(x.shape)
 
