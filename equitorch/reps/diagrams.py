@@ -10,7 +10,7 @@ import functools
 import math
 import warnings
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -190,16 +190,15 @@ def diagram_tensor(
         return sign_tensor(partition, n)
     one = np.eye(n)
     form = one if form is None else form
-    operands: list[Any] = [np.ones(()), []]
+    product, vertices = np.ones(()), [block[0] for block in blocks_of(partition) if len(block) == 1]
     if kind == "free":
-        free = [block[0] for block in blocks_of(partition) if len(block) == 1]
-        letters = [len(partition) + i for i in range(n)]
-        operands += [sign_values(n, n), letters]
-        for vertex, letter in zip(free, letters, strict=True):
-            operands += [np.linalg.inv(form) if vertex < order_out else one, [vertex, letter]]
+        product = sign_values(n, n)
+        for axis in range(sum(vertex < order_out for vertex in vertices)):
+            product = np.moveaxis(np.tensordot(np.linalg.inv(form), product, (1, axis)), 0, axis)
     for a, b in (block for block in blocks_of(partition) if len(block) == 2):
-        operands += [one if a < order_out <= b else form, [a, b]]
-    return np.asarray(np.einsum(*operands, list(range(len(partition)))))
+        product = np.multiply.outer(product, one if a < order_out <= b else form)
+        vertices += [a, b]
+    return np.array(product.transpose(np.argsort(vertices)), order="C")
 
 
 def _is_kept(family: str, n: int, diagram: Diagram) -> bool:

@@ -1,4 +1,4 @@
-r"""Diagrams cut at their through strands, and the plan that reads all lower halves off one tensor.
+"""Diagrams cut at their through strands: all maps of a group from few halves, without a list of diagrams.
 
 A diagram from k inputs to l outputs is a lower half, a permutation and an upper half. A half is a partition
 of its own vertices whose blocks are marked: a *through* block goes on to the other side, a *closed* one is
@@ -10,6 +10,8 @@ sectors together are
     MIX        one matrix product: (batch n^d, d! lower channels_in) to (batch n^d, upper channels_out)
     SYNTHESIS  the transpose of ANALYSIS, for the upper halves
 
+and ``equitorch.reps.diagram_plan`` says how, step by step.
+
 Five kinds of halves, and the groups that they serve:
 
     "partition"  through and closed blocks of any size                      S; and A, with "sign"
@@ -17,28 +19,6 @@ Five kinds of halves, and the groups that they serve:
     "pairing"    single through vertices, closed pairs                      O, Sp, O(p,q); and SO, with "free"
     "sign"       through and alternating blocks of any size, none closed    A
     "free"       single through and alternating vertices, closed pairs      SO, SO(p,q)
-
-**Layout.** The tensor that a plan reads has an axis of size n for each vertex: x (batch, n, .., n, channels)
-is a free view of (batch, n^k, channels). ``Plan.reductions`` are done in their order: number r reads
-``buffers[source]`` and makes ``buffers[r + 1]``; ``buffers[0]`` is x. Labels say what becomes of each axis of
-the source: axes with equal labels are read along their common diagonal, label -1 is summed over, label
-a >= 0 is axis a of the result. Each reduction closes one block, so that a scale for each closed block is one
-factor for each reduction. For pairings exactly two axes have the label -1, the smaller vertex first, and the
-sum is ``sum_ab form[a, b] x[.. a .. b ..]`` with the form of the group: the identity, eta or Omega.
-``Plan.views`` say how each half is seen in a buffer, with labels again, none of them -1: a strided view,
-never a copy. Axes 0..d-1 of a half are its through blocks, those after them its alternating blocks, each in
-order of first vertex (kind "even": odd blocks before even ones).
-
-**MIX** for weights W[sigma, lower, upper]: ``y[upper][i_0 .. i_(d-1)] += W z[lower][j]`` with
-``j[sigma[a]] = i[a]``, that is, ``z.permute(sigma)``. With alternating blocks, a Levi-Civita symbol turns the
-alternating axes of z to those of y. Kind "free": ``sum_b eps[a.., b..] z[i.., b..]``, a the upper ones (each
-raised with the inverse form for SO(p,q)), b the lower ones. Kind "sign": through axes stand in the symbol
-too, and are not summed over: ``upper.parity * sum_b eps[i.., a.., b..] z[i.., b..]``; where there are but
-n - 1 blocks, one more index of the symbol is summed over.
-
-**SYNTHESIS** by the plan of the upper halves, from its end: add each half along its view into a zeroed
-buffer; then for reductions from the last to the first, add ``buffers[r + 1]``, repeated along the diagonal
-of the summed axes (times the form), into ``buffers[source]``; ``buffers[0]`` is the result.
 
 **Order.** Halves of a sector are sorted by (restricted growth string, marks of the blocks), marks 0 closed,
 1 through, 2 alternating; permutations are in lexicographic order; pairs of sectors as ``sector_pairs`` lists
@@ -50,7 +30,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from equitorch.reps.pairings import pairings
@@ -125,65 +105,6 @@ class Half(NamedTuple):
     def parity(self) -> int:
         """Sign of the permutation that sorts through, then alternating blocks by first vertex."""
         return permutation_sign([block[0] for block in self.through + self.alternating])
-
-
-class Reduction(NamedTuple):
-    """One sum of ANALYSIS: see the module.
-
-    Attributes:
-        source: the buffer it reads.
-        labels: for each axis of the source, the axis of the result, or -1 where it is summed over.
-    """
-
-    source: int
-    labels: tuple[int, ...]
-
-
-class View(NamedTuple):
-    """Where a half is found: see the module.
-
-    Attributes:
-        source: the buffer.
-        labels: for each axis of the buffer, the axis of the half.
-    """
-
-    source: int
-    labels: tuple[int, ...]
-
-
-class Plan(NamedTuple):
-    """ANALYSIS of a tensor with ``order`` axes; read backwards, SYNTHESIS. Contains no n.
-
-    Attributes:
-        order: number of axes of the tensor.
-        sectors: those asked for, in that order.
-        halves: of each sector.
-        reductions: the sums, each after what it reads.
-        views: for each sector and half, where to find it.
-    """
-
-    order: int
-    sectors: tuple[Sector, ...]
-    halves: tuple[tuple[Half, ...], ...]
-    reductions: tuple[Reduction, ...]
-    views: tuple[tuple[View, ...], ...]
-
-    @property
-    def key(self) -> str:
-        """A string that ``plan_of_key`` makes the plan from; custom ops take it as an argument.
-
-        >>> analysis_plan(2, (Sector("partition", (1,)), Sector("sign", (0,), 2))).key
-        '2|partition:1:0|sign:0:2'
-        """
-        words = [f"{s.kind}:{','.join(map(str, s.through))}:{s.alternating}" for s in self.sectors]
-        return "|".join([str(self.order), *words])
-
-    def ranks(self) -> tuple[int, ...]:
-        """Number of axes of each buffer, x first."""
-        ranks = [self.order]
-        for reduction in self.reductions:
-            ranks.append(max(reduction.labels, default=-1) + 1)
-        return tuple(ranks)
 
 
 @functools.cache
@@ -279,49 +200,6 @@ def join_halves(upper: Half, permutation: tuple[int, ...], lower: Half) -> Parti
     return tuple([seen.setdefault(number, len(seen)) for number in label])
 
 
-@functools.cache
-def analysis_plan(order: int, wanted: tuple[Sector, ...]) -> Plan:
-    """The cheapest way to all halves of the wanted sectors: each distinct sum once, from the smallest tensor.
-
-    A sum over a block of a tensor with d other axes reads n^(d+1) numbers, whichever block is last; so every
-    distinct set of closed blocks is made once, from one of those with a block less.
-
-    >>> plan = analysis_plan(2, sectors("partition", 2))
-    >>> [tuple(reduction) for reduction in plan.reductions]  # sum over rows, trace, over columns, total
-    [(0, (-1, 0)), (0, (-1, -1)), (0, (0, -1)), (1, (-1,))]
-    """
-    made = tuple(halves(order, sector) for sector in wanted)
-    parents = _parents({half.closed for group in made for half in group})
-    number: dict[Blocks, int] = {(): 0}
-    reductions = []
-    for closed in sorted(parents, key=lambda blocks: (len(blocks), blocks)):
-        parent = parents[closed]
-        number[closed] = len(number)
-        reductions.append(Reduction(number[parent], _labels(order, parent, _remaining(order, closed))))
-    views = tuple(
-        tuple(
-            View(number[half.closed], _labels(order, half.closed, half.through + half.alternating))
-            for half in group
-        )
-        for group in made
-    )
-    return Plan(order, wanted, made, tuple(reductions), views)
-
-
-def plan_of_key(key: str) -> Plan:
-    """The plan with this ``Plan.key``.
-
-    >>> plan_of_key("2|partition:1:0").key
-    '2|partition:1:0'
-    """
-    order, *words = key.split("|")
-    wanted = []
-    for word in words:
-        kind, through, alternating = word.split(":")
-        wanted.append(Sector(kind, tuple(map(int, through.split(","))), int(alternating)))
-    return analysis_plan(int(order), tuple(wanted))
-
-
 def _halves(order: int, sector: Sector) -> Iterator[Half]:
     kind, d, a = sector.kind, sector.rank, sector.alternating
     if kind not in ("partition", "even", "pairing", "sign", "free"):
@@ -370,34 +248,3 @@ def _permutations(sizes: tuple[int, ...]) -> tuple[tuple[int, ...], ...]:
         start = len(found[0])
         found = [p + q for p in found for q in itertools.permutations(range(start, start + size))]
     return tuple(found)
-
-
-def _parents(wanted: set[Blocks]) -> dict[Blocks, Blocks]:
-    """What each set of closed blocks is made from; sets that are needed anyway are preferred."""
-    levels: list[set[Blocks]] = [set() for _ in range(max(map(len, wanted), default=0) + 1)]
-    for closed in wanted:
-        levels[len(closed)].add(closed)
-    parents = {}
-    for level in range(len(levels) - 1, 0, -1):
-        below = levels[level - 1]
-        for closed in sorted(levels[level]):
-            options = [closed[:i] + closed[i + 1 :] for i in range(level)]
-            sizes = [(options[i] not in below, len(closed[i]), -i) for i in range(level)]
-            parents[closed] = options[min(range(level), key=sizes.__getitem__)]
-            below.add(parents[closed])
-    return parents
-
-
-def _labels(order: int, closed: Blocks, blocks: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """For each vertex that is not in ``closed``, which of ``blocks`` it is in, or -1."""
-    label = [-1] * order
-    for number, block in enumerate(blocks):
-        for vertex in block:
-            label[vertex] = number
-    gone = {vertex for block in closed for vertex in block}
-    return tuple([label[vertex] for vertex in range(order) if vertex not in gone])
-
-
-def _remaining(order: int, closed: Blocks) -> list[tuple[int, ...]]:
-    gone = {vertex for block in closed for vertex in block}
-    return [(vertex,) for vertex in range(order) if vertex not in gone]

@@ -84,8 +84,8 @@ class MatrixGroup:
         allowed = ("Sp",) if found and found[3] == "interleaved" else ("O", "SO")
         if found is None or (found[3] and found[1] not in allowed):
             raise ValueError(f"expected the symbol of a group such as S(5), O(1,3) or Sp(4), got {symbol!r}")
-        if found[3] == "interleaved":
-            return MatrixGroup("Sp", int(found[2]), interleaved=True)
+        if found[1] == "Sp":
+            return MatrixGroup.named("Sp", int(found[2]), found[3] or "block")
         p, q = int(found[2]), int(found[3] or 0)
         if q and not p:
             raise ValueError(f"{symbol} has no axis of positive square; write {found[1]}({q})")

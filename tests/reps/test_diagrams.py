@@ -10,6 +10,7 @@ import pytest
 
 from equitorch.reps import diagrams as module
 from equitorch.reps import halves as halves_module
+from equitorch.reps.diagram_plan import analysis_plan
 from equitorch.reps.diagrams import (
     Diagram,
     count_invariants,
@@ -21,8 +22,8 @@ from equitorch.reps.diagrams import (
     weight_diagrams,
     weight_mask,
 )
-from equitorch.reps.halves import analysis_plan, halves, sector_pairs
-from equitorch.reps.partitions import bell, set_partitions
+from equitorch.reps.halves import halves, sector_pairs
+from equitorch.reps.partitions import bell, blocks_of, set_partitions
 from equitorch.testing import symplectic_form
 
 TABLE = {  # dimensions for m = 0..6 vertices, verified elsewhere by characters and by null spaces
@@ -87,6 +88,42 @@ def test_minimal_sets_are_independent_and_span(family, n, m):
     for matrix in (wide, dense(family, n, m, kept)):
         rank = int((np.linalg.eigvalsh(matrix @ matrix.T) > 1e-7).sum()) if len(matrix) else 0
         assert rank == len(kept) == len(independent_rows(gram(family, n, kept)))
+
+
+@pytest.mark.parametrize(
+    ("family", "n", "q"), [("A", 3, 0), ("B", 2, 0), ("SO", 3, 0), ("SO", 3, 2), ("Sp", 2, 0)]
+)
+@pytest.mark.parametrize(("l", "k"), [(0, 0), (0, 3), (1, 2), (3, 0), (2, 2), (1, 3)])
+def test_entries_are_what_the_definition_says(family, n, q, l, k):
+    """Each entry on its own, from the words of the definition."""
+    metric = np.diag([1.0] * (n - q) + [-1.0] * q)
+    form = symplectic_form(n).numpy() if family == "Sp" else metric
+
+    def entry(diagram, values):
+        blocks = blocks_of(diagram.partition)
+        if diagram.kind in ("partition", "sign"):
+            if any(len({values[v] for v in block}) > 1 for block in blocks):
+                return 0.0
+            firsts = [values[block[0]] for block in blocks]
+            if diagram.kind == "partition":
+                return 1.0
+            listed = firsts + [v for v in range(n) if v not in firsts]
+            return np.linalg.det(np.eye(n)[listed]) if len(set(firsts)) == len(firsts) else 0.0
+        pairs = [block for block in blocks if len(block) == 2]
+        free = [block[0] for block in blocks if len(block) == 1]
+        across = [a < l <= b for a, b in pairs]
+        factors = [
+            float(values[a] == values[b]) if cross else form[values[a], values[b]]
+            for (a, b), cross in zip(pairs, across, strict=True)
+        ]
+        raised = [metric[values[v], values[v]] for v in free if v < l]
+        symbol = np.linalg.det(np.eye(n)[[values[v] for v in free]]) if free else 1.0
+        return math.prod(factors + raised) * symbol
+
+    for diagram in diagrams(family, n, l, k):
+        tensor = diagram_tensor(diagram, n, l, form)
+        for values in itertools.product(range(n), repeat=l + k):
+            assert tensor[values] == pytest.approx(entry(diagram, values), abs=1e-12)
 
 
 def test_free_vertices_are_a_trap():

@@ -1,4 +1,4 @@
-"""equitorch/reps/halves.py"""
+"""equitorch/reps/halves.py and diagram_plan.py"""
 
 import itertools
 import math
@@ -6,14 +6,13 @@ import math
 import numpy as np
 import pytest
 
+from equitorch.reps.diagram_plan import analysis_plan, plan_of_key
 from equitorch.reps.diagrams import Diagram, diagram_tensor
 from equitorch.reps.halves import (
     Sector,
-    analysis_plan,
     count_halves,
     halves,
     join_halves,
-    plan_of_key,
     sector_pairs,
     sectors,
 )
