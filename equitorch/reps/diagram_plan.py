@@ -99,6 +99,7 @@ def analysis_plan(order: int, wanted: tuple[Sector, ...]) -> Plan:
     A sum over a block of a tensor with d other axes reads n^(d+1) numbers, whichever block is last; so every
     distinct set of closed blocks is made once, from one of those with a block less.
 
+    >>> from equitorch.reps.halves import sectors
     >>> plan = analysis_plan(2, sectors("partition", 2))
     >>> [tuple(reduction) for reduction in plan.reductions]  # sum over rows, trace, over columns, total
     [(0, (-1, 0)), (0, (-1, -1)), (0, (0, -1)), (1, (-1,))]
