@@ -165,8 +165,8 @@ def sector_pairs(group: str, n: int, order_out: int, order_in: int) -> tuple[tup
     if group not in _KIND:
         raise ValueError(f"sector_pairs knows {', '.join(_KIND)}, got {group!r}")
     kind, extra = _KIND[group]
-    above = set(sectors(kind, order_out))
-    pairs = [(sector, sector) for sector in sectors(kind, order_in) if sector in above]
+    small, large = sorted((order_out, order_in))
+    pairs = [(sector, sector) for sector in sectors(kind, small) if count_halves(large, sector)]
     if not extra or (group == "A" and n < 2):
         return tuple(pairs)
     for d in range(min(order_out, order_in) + 1):
