@@ -44,21 +44,23 @@ class BaselineConvolution(nn.Module):
         to_m = (index[:, None] == index.sort().values).to(torch.get_default_dtype())
         self.register_buffer("to_m", to_m, persistent=False)
 
-    def forward(self, x: Tensor, radial: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, x: Tensor, radial: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Messages (edges, rows, channels), degree-major; radial weights (edges, (m, l, channel))."""
         edges, (channels_in, channels_out) = x.shape[0], self.channels
         x = torch.einsum("nac,ba->nbc", x, self.to_m)
         row, start, parts = 0, 0, []
         for m, k in enumerate(self.sizes):
-            weight = radial[:, start : start + k * channels_in]
+            weight = None if radial is None else radial[:, start : start + k * channels_in]
             start += k * channels_in
             if m == 0:
-                out = self.m0(x[:, :k].reshape(edges, -1) * weight)
+                first = x[:, :k].reshape(edges, -1)
+                out = self.m0(first if weight is None else first * weight)
                 extra, out = out.split([self.extra, k * channels_out], dim=1)
                 parts.append(out.view(edges, k, channels_out))
                 row += k
                 continue
-            both = x[:, row : row + 2 * k].reshape(edges, 2, -1) * weight.view(edges, 1, -1)
+            both = x[:, row : row + 2 * k].reshape(edges, 2, -1)
+            both = both if weight is None else both * weight.view(edges, 1, -1)
             real, imag = self.fc[m - 1](both).split(k * channels_out, dim=2)
             plus, minus = real[:, 0] - imag[:, 1], real[:, 1] + imag[:, 0]
             parts += [plus.view(edges, k, channels_out), minus.view(edges, k, channels_out)]
