@@ -21,7 +21,13 @@ def _cpu() -> Kernel:
     return kernel
 
 
-_rotate = Multilinear("rotate", reference=reference, fake=fake, cpu=_cpu)
+def _cuda() -> Kernel:
+    from equitorch.ops.rotate.triton import rotate as kernel  # imports Triton
+
+    return kernel
+
+
+_rotate = Multilinear("rotate", reference=reference, fake=fake, cpu=_cpu, cuda=_cuda)
 
 
 class EdgeRotation(NamedTuple):
