@@ -176,11 +176,11 @@ class SystemEmbedding(nn.Module):
 
 
 @torch.no_grad()
-def smooth_start(model: nn.Module, radial: int, waves: int = 8) -> None:
+def smooth_start(model: nn.Module, radial: int, waves: int = 4) -> None:
     """Draw the weights of the radial basis anew in all radial networks, neighbouring ones nearly alike.
 
-    Each is a sum of few long waves over the centres of the Gaussians. Independent weights, as published, make
-    functions of the distance that oscillate on the Gaussians' width; forces then start rough, and lose digits.
+    Each is a sum of few long waves over the centres of the Gaussians. Independent weights, as published, give
+    functions of the distance that oscillate on the Gaussians' width; forces then are rough, and lose digits.
 
     Args:
         model: with radial networks inside.

@@ -26,8 +26,8 @@ from equitorch.ops.edges import EdgePlan
 from equitorch.ops.rotate import EdgeRotation
 
 _MODES: dict[str, dict[str, Any]] = {
-    "exact": {"parity": "natural", "activation": "gate", "radial": 64, "direct_forces": False},
-    "compat": {"parity": "so3", "activation": "s2", "radial": None, "direct_forces": True},
+    "exact": {"parity": "natural", "activation": "gate", "direct_forces": False},
+    "compat": {"parity": "so3", "activation": "s2", "direct_forces": True},
 }
 _LEAST = {
     "channels": 1, "layers": 1, "lmax": 1, "mmax": 0, "hidden": 1, "edge_channels": 1, "radial": 2,
@@ -54,7 +54,7 @@ class ESCN(nn.Module):
         mmax: highest order that is kept in the frames of edges.
         hidden: hidden channels of each order in a message.
         edge_channels: invariants of an edge.
-        radial: Gaussians of the distance; None means 64, in compat mode one for each 0.02 Å.
+        radial: Gaussians of the distance; None means 6.4 for each Å, in compat mode 50.
         radial_width: their width over their spacing.
         cutoff: Å.
         mode: "exact" or "compat".
@@ -236,12 +236,21 @@ def _resolved(options: Mapping[str, Any]) -> dict[str, Any]:
     check_choice("ESCN", "mode", mode, tuple(_MODES))
     chosen = dict(options) | {k: v for k, v in _MODES[mode].items() if options[k] is None}
     check_sizes("ESCN", options)
-    chosen["radial"] = chosen["radial"] or int(options["cutoff"] / 0.02)
     compat = mode == "compat"
+    chosen["radial"] = chosen["radial"] or (int(options["cutoff"] / 0.02) if compat else gaussians(options))
     check_choice("ESCN", "parity", chosen["parity"], ("natural", "so3") if compat else PARITIES)
     known = ("s2",) if compat else EXACT
     check_choice(f"ESCN in mode {mode}", "activation", chosen["activation"], known)
     return chosen
+
+
+def gaussians(options: Mapping[str, Any]) -> int:
+    """How many Gaussians reach to the cutoff; narrower ones would amplify what float32 rounds off.
+
+    >>> gaussians({"cutoff": 5.0})
+    32
+    """
+    return max(8, round(6.4 * options["cutoff"]))
 
 
 def warn_inexact(model: str, chosen: Mapping[str, Any], found: Sequence[str], *, envelope: bool) -> None:

@@ -18,7 +18,7 @@ from equitorch.layers.readout import pool
 from equitorch.layers.so2_activation import row_activation
 from equitorch.layers.stacks import PARITIES, Channels, stacks
 from equitorch.models.equiformer_v2_options import pair
-from equitorch.models.escn import check_choice, check_sizes, warn_inexact
+from equitorch.models.escn import check_choice, check_sizes, gaussians, warn_inexact
 from equitorch.ops.edges import EdgePlan
 from equitorch.ops.rotate import EdgeRotation
 
@@ -45,7 +45,7 @@ class ESEN(nn.Module):
         hidden: channels between the two maps of a message, in the feed-forward network and in the head; with
             parity "both" a pair, of which the head takes the first.
         edge_channels: of the radial networks, and of the elements' vectors in them.
-        radial: Gaussians of the distance.
+        radial: Gaussians of the distance; None means 6.4 for each Å, in compat mode 64.
         cutoff: Å.
         mode: "exact" or "compat".
         parity: "natural": rotations and reflections; "both": features of both parities; "so3": rotations
@@ -99,7 +99,7 @@ class ESEN(nn.Module):
         mmax: int = 2,
         hidden: int | Sequence[int] = 128,
         edge_channels: int = 128,
-        radial: int = 64,
+        radial: int | None = None,
         cutoff: float = 6.0,
         mode: str = "exact",
         parity: str | None = None,
@@ -125,12 +125,12 @@ class ESEN(nn.Module):
         self.channels, self.parity, inner = pair(channels), str(chosen["parity"]), pair(hidden)
         self.natural, self.pseudo = stacks(self.channels, self.parity)
         self.sees_charge = system
-        self.basis = WideGaussians(radial, cutoff)
+        self.basis = WideGaussians(chosen["radial"], cutoff)
         self.envelope = PolynomialCutoff(cutoff, p=5) if envelope else None
         self.sphere_embedding = nn.Embedding(max_z, self.natural)
         self.system = SystemEmbedding(self.natural, datasets, kind=system_kind) if system else None
         self.scalars = EdgeScalars(max_z, edge_channels)
-        width = radial + 2 * edge_channels
+        width = self.basis.count + 2 * edge_channels
         self.degree = EdgeDegreeEmbedding(
             lmax,
             mmax,
@@ -142,7 +142,7 @@ class ESEN(nn.Module):
         self.blocks = nn.ModuleList(self._block(inner, width, edge_channels) for _ in range(layers))
         self.norm = row_norm(norm, lmax, self.channels, parity=self.parity)
         if not self.compat:
-            smooth_start(self, radial)
+            smooth_start(self, self.basis.count)
         head = stacks(inner, self.parity)[0]
         self.energy = MLP([self.natural, head, head, 1])
         self.forces = nn.Linear(self.natural, 1, bias=False) if direct_forces else None
@@ -254,7 +254,8 @@ def _resolved(options: Mapping[str, Any]) -> dict[str, Any]:
     check_sizes("ESEN", options)
     if not options["envelope"] and not compat:
         raise ValueError("ESEN without an envelope has energies that jump at the cutoff; use mode='compat'")
-    return dict(options) | {"parity": parity}
+    radial = options["radial"] or (64 if compat else gaussians(options))
+    return dict(options) | {"parity": parity, "radial": radial}
 
 
 def _given(

@@ -63,10 +63,10 @@ def errors(model, mirror=False, dtype=torch.float64, seed=0):
     return float((turned - e).abs().max() / scale), float((forces - f @ q.T.to(dtype)).norm() / f.norm())
 
 
-def check_symmetry(model):
+def check_symmetry(model, single=4e-6):
     for mirror in (False, True):
         assert max(errors(model, mirror)) < 1e-12
-        assert max(errors(model, mirror, torch.float32)) < 5e-6  # its input is rounded, too
+        assert max(errors(model, mirror, torch.float32)) < single  # few channels, and rounded input
     model.double()
 
 
