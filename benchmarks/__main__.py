@@ -1,5 +1,6 @@
 """``python -m benchmarks [table ...]``: the tables named, or all that need nothing but this machine."""
 
+import argparse
 import importlib
 import importlib.util
 import sys
@@ -10,12 +11,14 @@ TABLES = {  # module: the peer that must be installed
     "convolution": "e3nn",
     "contraction": "torch",
     "so2": "e3nn",
+    "equiformer_v2": "torch",
     "models": "torchmdnet",
 }
 
-wanted, sys.argv = sys.argv[1:] or list(TABLES), sys.argv[:1]
-if unknown := set(wanted) - set(TABLES):
-    raise SystemExit(f"there is no table {', '.join(sorted(unknown))}; there are {', '.join(TABLES)}")
+parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+parser.add_argument("table", nargs="*", choices=[*TABLES, []], help=f"of {', '.join(TABLES)}; default all")
+wanted = parser.parse_args().table or list(TABLES)
+sys.argv = sys.argv[:1]
 for name in wanted:
     print(f"\n## {name}\n")
     if importlib.util.find_spec(TABLES[name]) is None:
