@@ -1,7 +1,7 @@
 """Every Triton kernel becomes machine code for sm_80 and sm_90 that keeps to registers, without a GPU.
 
 An op adds a row for each of its kernels: (op, kernel, argument types, compile-time constants and,
-where it is not four, the number of warps).
+where it is not four, the number of warps; arguments that are "aligned" are multiples of 16).
 """
 
 import os
@@ -33,9 +33,11 @@ for row, (op, name, types, constants) in enumerate({rows}):
     types = {{argument: kind for kind, names in types.items() for argument in names.split()}}
     constants = eval(constants)
     options = {{"num_warps": constants.pop("num_warps", 4), "maxnreg": constants.pop("maxnreg", None)}}
+    aligned = constants.pop("aligned", "").split()
     signature = {{name: "constexpr" if name in constants else types[name] for name in kernel.arg_names}}
+    attrs = {{(n,): [["tt.divisibility", 16]] for n, name in enumerate(kernel.arg_names) if name in aligned}}
     for capability in (80, 90):
-        source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+        source = ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attrs)
         binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
         with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
             file.write(binary.asm["cubin"])
@@ -45,8 +47,17 @@ for row, (op, name, types, constants) in enumerate({rows}):
 """
 SINGLE, DOUBLE = "'ACC': tl.float32, 'BLOCK': 128", "'ACC': tl.float64, 'BLOCK': 128"
 WARP = "'ACC': tl.float32, 'BLOCK': 64, 'num_warps': 1"
+FOUR = WARP.replace("64", "128")  # channels of a thread
 ENTRIES = {"*fp32": "a b out value", "*i32": "left right start", "i32": "I J K C"}
 TABLE = "'POLYNOMIALS': polynomials(1), 'SIGN': -1, " + SINGLE
+EDGE = {  # of a rotation, single precision: what lies next to one another is read at once
+    "_into": ({"*fp32": "feature matrix out", "*i64": "node", "i32": "C blocks"}, FOUR),
+    "_back": ({"*fp32": "message matrix out", "*i64": "start edge", "i32": "C blocks"}, FOUR),
+    "_overlap": (
+        {"*fp32": "feature message out", "*i64": "node", "i32": "edges C"},
+        "'aligned': 'feature message C', 'SUMS': 64, 'EDGES': 4, 'VECTOR': 4, " + WARP.replace("64", "32"),
+    ),
+}
 KERNELS = [
     ("bilinear", "_bilinear", ENTRIES, f"{{'A_WIDE': True, 'B_WIDE': False, {SINGLE}}}"),
     ("bilinear", "_summed", ENTRIES, f"{{{SINGLE}}}"),
@@ -169,6 +180,18 @@ KERNELS = [
         "_table",
         {"*fp32": "column point place out", "*i64": "points start", "i32": "last N"},
         f"{{'POINTS': 8, {TABLE}}}",
+    ),
+    *(
+        ("rotate", name, types, f"{{'L': {lmax}, 'M': {mmax}, 'JOINT': 2, {constants}}}")
+        for lmax, mmax in ((2, 2), (4, 2), (6, 2), (6, 3))
+        for name, (types, constants) in EDGE.items()
+    ),
+    (
+        "rotate",
+        "_overlap",
+        {"*fp64": "feature message out", "*i64": "node", "i32": "edges C"},
+        "{'L': 4, 'M': 2, 'JOINT': 2, 'SUMS': 32, 'EDGES': 4, 'VECTOR': 1, 'BLOCK': 8, 'ACC': tl.float64, "
+        "'num_warps': 1}",
     ),
     ("squash", "_squash", {"*fp32": "x out", "i32": "C"}, f"{{'ROWS': 9, {SINGLE}}}"),
     ("squash", "_slope", {"*fp32": "x h out", "i32": "C"}, f"{{'ROWS': 9, {SINGLE}}}"),
