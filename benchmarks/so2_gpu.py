@@ -4,9 +4,9 @@
 beside the time in which the memory could move what they read and write once, and beside matrices with zeros.
 The second has the chain gather, rotate, radial weights, convolve, rotate back, sum: forward; backward by
 features, radial weights and matrices, as forces need it; and double backward, by the weights as well, as
-training on forces needs it. Each is beside the two times that bound it: that of its arithmetic at the rate of a
-large matrix product, and that of memory, if nothing between the ends of the chain were stored. Weights are real
-and imaginary ("so3").
+training on forces needs it. Each is beside the two times that bound it: that of its arithmetic at the rate of
+a large matrix product, and that of memory, if nothing between the ends of the chain were stored. Weights are
+real and imaginary ("so3").
 
 All answers are compared first, on a small graph, with the definition in double precision: whatever differs is
 not timed. Rotations are made beforehand, as they serve all layers of a model.
