@@ -38,6 +38,15 @@ def read_labelled(path: Path, *, group: str = "auto", **options: Any) -> AtomDat
     return found
 
 
+def stem_of(path: Path) -> str:
+    """Return what files made from these data are called after: their name without its ending or scheme.
+
+    >>> stem_of(Path("shipped:ethanol")), stem_of(Path("data/water.xyz"))
+    ('ethanol', 'water')
+    """
+    return Path(str(path).removeprefix(SHIPPED)).stem.replace(":", "_")
+
+
 def structures_of(path: Path) -> list[Atoms] | None:
     """Return the structures with all that the file says; None where no single file for ASE is read."""
     if str(path).startswith(SHIPPED) or path.is_dir() or path.suffix in (".npz", ".json"):

@@ -141,6 +141,6 @@ def run(path: Path, overrides: Sequence[str]) -> int:
     if is_config or overrides:
         field("Next", again)
     else:
-        name = shlex.quote(f"{path.stem}.yaml")
+        name = shlex.quote(f"{data.stem_of(path)}.yaml")
         field("Next", f"equitorch new {name} --data {shlex.quote(str(path))}   or at once: {again}")
     return failure.OK

@@ -17,6 +17,7 @@ from equitorch.cli.data import (
     graphs_of,
     groups_of,
     read_labelled,
+    stem_of,
     structures_of,
     summary_parts,
 )
@@ -114,10 +115,10 @@ def run(path: Path, data: Path, by: str | None, write: Path | None) -> int:
         listing("", [f"read in {' and '.join(units)}, as in training"])
     groups = groups_of(labelled) if key is None else [name or f"no {key}" for name in labelled.groups]
     p = predict(potential, graphs_of(labelled), groups)
-    error_table({data.stem: p})
+    error_table({stem_of(data): p})
     if by is not None:
         show_parts(p, by)
-    kept = p.save(found.folder / "predictions" / f"{data.stem}.npz")
+    kept = p.save(found.folder / "predictions" / f"{stem_of(data)}.npz")
     if write is not None:
         if frames is None:
             frames = [labelled.to_ase(i) for i in range(len(labelled))]

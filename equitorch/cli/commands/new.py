@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from equitorch.cli import failure
+from equitorch.cli.data import SHIPPED
 from equitorch.cli.failure import UserError, existing, nearest
 from equitorch.cli.screen import field
 
@@ -116,6 +117,14 @@ def _facts(data: Path) -> tuple[str, set[str]]:
     return " · ".join(summary_parts(found.statistics())), {name for name, n in found.labels.items() if n}
 
 
+def _model_name(given: str) -> str:
+    """Return the name of a model as the config has it, however its letters are written."""
+    from equitorch.models.checkpoint import MODELS
+
+    plain = given.lower().replace("_", "").replace("-", "")
+    return next((name for name in MODELS if name.replace("_", "") == plain), given)
+
+
 def run(path: Path, data: Path, model: str, size: str, full: bool, force: bool) -> int:
     """Write the config.
 
@@ -125,13 +134,16 @@ def run(path: Path, data: Path, model: str, size: str, full: bool, force: bool) 
     from equitorch.training import Config
     from equitorch.training.config_check import model_options
 
-    existing(data, "data file")
+    shipped = str(data).startswith(SHIPPED)
+    if not shipped:
+        existing(data, "data file")
+    model = _model_name(model)
     if size not in SIZES:
         raise UserError(f"--size: expected one of {', '.join(SIZES)}, got '{size}'{nearest(size, SIZES)}")
     if path.exists() and not force:
         raise UserError(f"'{path}' exists; choose another name, or replace it with --force")
     base: dict[str, Any] = {
-        "data": {"train": os.path.relpath(data)},
+        "data": {"train": str(data) if shipped else os.path.relpath(data)},
         "model": {"name": model},
         "output": f"runs/{path.stem}",
     }

@@ -6,6 +6,7 @@ import json
 import shlex
 import signal
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,3 +197,23 @@ def test_nothing_is_written_outside_the_run(
     equitorch("info", run_folder)
     equitorch("report", run_folder)
     assert {p for p in tmp_path.rglob("*") if run_folder not in p.parents} == before
+
+
+def test_evaluate_writes_no_colon_into_names_of_files(
+    equitorch: Command, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from equitorch.cli.commands import evaluate
+
+    frames = [evaluate.read_labelled(Path("shipped:ethanol")).to_ase(0)]
+    for atoms in frames:
+        atoms.numbers[:] = 1
+    few = evaluate.read_labelled(_written(frames))
+    monkeypatch.setattr(evaluate, "read_labelled", lambda path, **_: few)
+    answer = equitorch("evaluate", run_folder, "shipped:ethanol")
+    assert answer.code == failure.OK, answer.text
+    assert [path.name for path in (run_folder / "predictions").iterdir()] == ["ethanol.npz"]
+
+
+def _written(frames: list[Any]) -> Path:
+    write("few.xyz", frames, format="extxyz")
+    return Path("few.xyz")
