@@ -43,9 +43,10 @@ class EquivariantConvolution(nn.Module):
     Shape:
         x: (nodes, irreps_in.dim, channels), y: (edges, irreps_filter.dim), weight: (edges, paths, channels),
         edge_index: (2, edges), source and target, in any order -> (nodes, irreps_out.dim, channels).
-        With an ``EdgePlan`` in place of ``edge_index`` the weights are those of its undirected pairs. With
-        projection: (H, paths, channels), the last layer of a radial network, weight is its input (edges, H),
-        and the weights themselves are never stored.
+        With an ``equitorch.ops.edges.EdgePlan`` in place of ``edge_index`` the weights are those of its
+        undirected pairs; ``EdgePlan.build(edge_index, nodes, edge_reverse=...)`` makes one for a graph.
+        With projection: (H, paths, channels), the last layer of a radial network, weight is its input
+        (edges, H), and the weights themselves are never stored.
 
     Raises:
         ValueError: if an irrep of the result is named twice, the operands do not belong together, or an edge

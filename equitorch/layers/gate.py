@@ -22,6 +22,7 @@ class Gate(nn.Module):
 
     The input's blocks are sorted, with the scalars before the gates of the same irrep; the output is
     the scalars and then the gated irreps, in the order given. ``0o`` gates flip the parity of their partners.
+    Irreps name rows: every channel has gates of its own, so nothing of the multiplicity is written here.
 
     Args:
         irreps_scalars: scalars that are kept.
@@ -40,9 +41,11 @@ class Gate(nn.Module):
     Source:
         Weiler et al. 2018, arXiv:1807.02547 (gated nonlinearity); order as in e3nn's ``Gate``.
 
-    >>> gate = Gate("16x0e", ["silu"], "8x0e", ["sigmoid"], "8x1o")
+    >>> gate = Gate("0e", ["silu"], "2x0e", ["sigmoid"], "1o+2e")
     >>> gate.irreps_in, gate.irreps_out
-    (24x0e+8x1o, 16x0e+8x1o)
+    (3x0e+1x1o+1x2e, 1x0e+1x1o+1x2e)
+    >>> gate(torch.randn(10, 11, 16)).shape  # 3 + 3 + 5 rows of 16 channels; two gates are used up
+    torch.Size([10, 9, 16])
     """
 
     def __init__(

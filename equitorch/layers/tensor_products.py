@@ -22,6 +22,7 @@ class FullyConnectedTensorProduct(TensorProduct):
         irreps_out: of the result.
         irrep_normalization: as in ``TensorProduct``.
         path_normalization: as in ``TensorProduct``.
+        layout: "rows" (default) or "e3nn": the shape of features, as in ``TensorProduct``; by name only.
         **options: the other options of ``TensorProduct``.
 
     Shape:
@@ -42,6 +43,8 @@ class FullyConnectedTensorProduct(TensorProduct):
         irreps_out: Irreps | str,
         irrep_normalization: str | None = None,
         path_normalization: str | None = None,
+        *,
+        layout: str = "rows",
         **options: Any,
     ) -> None:
         one, two, out = Irreps(irreps_in1), Irreps(irreps_in2), Irreps(irreps_out)
@@ -53,7 +56,7 @@ class FullyConnectedTensorProduct(TensorProduct):
             if c in a * b
         ]
         options |= {"irrep_normalization": irrep_normalization, "path_normalization": path_normalization}
-        super().__init__(one, two, out, paths, **options)
+        super().__init__(one, two, out, paths, layout=layout, **options)
 
 
 class FullTensorProduct(TensorProduct):
@@ -66,6 +69,7 @@ class FullTensorProduct(TensorProduct):
         irreps_in2: of the second operand; simplified first.
         filter_ir_out: the irreps to keep; all if not given.
         irrep_normalization: as in ``TensorProduct``.
+        layout: "rows" (default) or "e3nn": the shape of features, as in ``TensorProduct``; by name only.
         **options: the other options of ``TensorProduct``.
 
     Shape:
@@ -84,6 +88,8 @@ class FullTensorProduct(TensorProduct):
         irreps_in2: Irreps | str,
         filter_ir_out: Iterable[Any] | None = None,
         irrep_normalization: str | None = None,
+        *,
+        layout: str = "rows",
         **options: Any,
     ) -> None:
         one, two = Irreps(irreps_in1).simplify(), Irreps(irreps_in2).simplify()
@@ -97,7 +103,9 @@ class FullTensorProduct(TensorProduct):
         ]
         out, place, _ = Irreps([(mul, c) for _, _, mul, c in found]).sort()
         paths = [(i, j, place[k], "uvuv", False) for k, (i, j, _, _) in enumerate(found)]
-        super().__init__(one, two, out, paths, irrep_normalization=irrep_normalization, **options)
+        super().__init__(
+            one, two, out, paths, irrep_normalization=irrep_normalization, layout=layout, **options
+        )
 
 
 class ElementwiseTensorProduct(TensorProduct):
@@ -112,6 +120,7 @@ class ElementwiseTensorProduct(TensorProduct):
         irreps_in2: of the second operand, with as many irreps.
         filter_ir_out: the irreps to keep; all if not given.
         irrep_normalization: as in ``TensorProduct``.
+        layout: "rows" (default) or "e3nn": the shape of features, as in ``TensorProduct``; by name only.
         **options: the other options of ``TensorProduct``.
 
     Shape:
@@ -134,6 +143,8 @@ class ElementwiseTensorProduct(TensorProduct):
         irreps_in2: Irreps | str,
         filter_ir_out: Iterable[Any] | None = None,
         irrep_normalization: str | None = None,
+        *,
+        layout: str = "rows",
         **options: Any,
     ) -> None:
         one, two = _paired(Irreps(irreps_in1).simplify(), Irreps(irreps_in2).simplify())
@@ -145,7 +156,9 @@ class ElementwiseTensorProduct(TensorProduct):
                 if kept is None or c in kept:
                     paths.append((i, i, len(out), "uuu", False))
                     out.append(MulIr(mul, c))
-        super().__init__(one, two, Irreps(out), paths, irrep_normalization=irrep_normalization, **options)
+        super().__init__(
+            one, two, Irreps(out), paths, irrep_normalization=irrep_normalization, layout=layout, **options
+        )
 
 
 def kept_irreps(given: Iterable[Any] | None) -> list[Irrep] | None:

@@ -25,6 +25,7 @@ class TensorSquare(TensorProduct):
         filter_ir_out: the irreps to keep, where ``irreps_out`` is not given.
         irrep_normalization: "component" (default), "norm" or "none". It takes into account that the two
             operands are the same, so the factors of ``TensorProduct`` itself are off.
+        layout: "rows" (default) or "e3nn": the shape of features, as in ``TensorProduct``; by name only.
         **options: the other options of ``TensorProduct``.
 
     Shape:
@@ -47,6 +48,8 @@ class TensorSquare(TensorProduct):
         irreps_out: Irreps | str | None = None,
         filter_ir_out: Iterable[Any] | None = None,
         irrep_normalization: str | None = None,
+        *,
+        layout: str = "rows",
         **options: Any,
     ) -> None:
         own = Irreps(irreps_in).simplify()
@@ -69,7 +72,7 @@ class TensorSquare(TensorProduct):
             out = Irreps(irreps_out).simplify()
             paths = _fully_connected(own, out, rule)
         self.square_normalization = rule
-        super().__init__(own, own, out, paths, irrep_normalization="none", **options)
+        super().__init__(own, own, out, paths, irrep_normalization="none", layout=layout, **options)
         self.irreps_in = own
 
     def forward(self, x: Tensor, weight: Weights = None) -> Tensor:  # type: ignore[override]
