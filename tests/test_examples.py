@@ -30,6 +30,12 @@ def test_runs(name, capsys):
     assert capsys.readouterr().out
 
 
+def test_the_network_learns(capsys):
+    run("05_write_a_network.py", "--steps", 21)
+    forces = [float(line.split()[-2]) for line in capsys.readouterr().out.splitlines()]
+    assert forces[-1] < 0.8 * forces[0]
+
+
 def test_every_example_is_listed():
     """A new example must be run by this file."""
     assert {path.name for path in EXAMPLES.glob("*.py")} == {
@@ -37,4 +43,5 @@ def test_every_example_is_listed():
         "02_write_a_layer.py",
         "03_molecular_dynamics.py",
         "04_dipole_and_polarizability.py",
+        "05_write_a_network.py",
     }
