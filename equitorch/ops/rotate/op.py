@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -155,6 +156,8 @@ def _terms(lmax: int, mmax: int) -> list[Tensor]:
     lists = []
     for own, other, count in ((0, 1, len(order_rows(lmax, mmax))), (1, 0, (lmax + 1) ** 2)):
         terms = sorted(found, key=lambda term: term[own])
-        begin = [sum(term[own] < row for term in found) for row in range(count + 1)]
-        lists += [begin, [term[other] for term in terms], [term[2] for term in terms]]
+        size = [0] * (count + 1)
+        for term in found:
+            size[term[own] + 1] += 1
+        lists += [list(accumulate(size)), [term[other] for term in terms], [term[2] for term in terms]]
     return [torch.tensor(numbers, device="cpu") for numbers in lists]
