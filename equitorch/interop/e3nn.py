@@ -9,6 +9,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
+import torch
 from torch import Tensor, nn
 
 from equitorch.interop import e3nn_pointwise as pointwise
@@ -81,7 +82,8 @@ def from_e3nn(module: nn.Module) -> nn.Module:
         module: one of e3nn's, or any model that contains some.
 
     Raises:
-        ValueError: for a module of e3nn without counterpart here, none of whose children has one.
+        ValueError: for a module of e3nn without counterpart here, none of whose children has one; for a
+            scripted one; and for what is no module.
 
     Source:
         Geiger, Smidt 2022, arXiv:2207.09453; checked against e3nn 0.6.
@@ -93,6 +95,11 @@ def from_e3nn(module: nn.Module) -> nn.Module:
     >>> torch.allclose(ours(x), theirs(x), atol=1e-5)
     True
     """
+    if not isinstance(module, nn.Module):
+        raise ValueError(
+            f"from_e3nn expects a module, got {module!r} of type {type(module).__name__}; "
+            "build the module of e3nn first"
+        )
     memo: dict[int, Any] = {}
     known = _replaceable(module)
     for theirs in known:
@@ -168,7 +175,8 @@ def spherical_harmonics(
 
 
 def _counterpart(module: nn.Module) -> Callable[[Any, Keep], nn.Module] | None:
-    return _COUNTERPARTS.get(type(module).__name__) if _is_of_e3nn(module) else None
+    known = _is_of_e3nn(module) and not _kind(module).__module__.startswith("e3nn.o3.experimental")
+    return _COUNTERPARTS.get(type(module).__name__) if known else None
 
 
 def _is_of_e3nn(module: nn.Module) -> bool:
@@ -184,6 +192,8 @@ def _replaceable(module: nn.Module, path: str = "", *, inside: bool = False) -> 
     """The outermost modules that have a counterpart."""
     if _counterpart(module) is not None:
         return [module]
+    if not inside:
+        _refuse_scripted(module, path)
     own, found = _is_of_e3nn(module), []
     for name, child in module.named_children():
         found += _replaceable(child, f"{path}.{name}".lstrip("."), inside=own or inside)
@@ -195,6 +205,19 @@ def _replaceable(module: nn.Module, path: str = "", *, inside: bool = False) -> 
             "or write it with modules of e3nn.o3 and e3nn.nn"
         )
     return found
+
+
+def _refuse_scripted(module: nn.Module, path: str) -> None:
+    """Say that in a scripted module nothing can be replaced, if it holds anything of e3nn."""
+    if not isinstance(module, torch.jit.ScriptModule):
+        return
+    names = [str(part._c._type().qualified_name()) for part in module.modules()]  # type: ignore[attr-defined]
+    held = next((name for name in names if ".e3nn." in name), None)
+    if held is not None:
+        raise ValueError(
+            f"from_e3nn cannot look into a scripted module ({'at ' + path if path else 'the module itself'}), "
+            f"which holds {held.removeprefix('__torch__.')}; convert before scripting"
+        )
 
 
 def _converted(theirs: nn.Module, keep: Keep) -> nn.Module:

@@ -456,3 +456,29 @@ def test_linear_is_not_slower_than_e3nn(specs):
 
     best = [min(seconds(m) for _ in range(7)) for m in (ours, theirs)]
     assert best[0] < 1.3 * best[1]  # measured: 0.7 to 0.9; a machine at work on something else blurs that
+
+
+@pytest.mark.parametrize("name", ["FullTensorProductv2", "ElementwiseTensorProductv2"])
+def test_experimental_modules_have_no_counterpart(name):
+    experimental = pytest.importorskip("e3nn.o3.experimental")
+    irreps = o3.Irreps("2x0e + 1o")
+    theirs = getattr(experimental, name)(irreps, irreps)
+    with pytest.raises(ValueError, match=r"no counterpart of e3nn\.o3\.experimental\..* \(at 0\)"):
+        from_e3nn(nn.Sequential(theirs))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripted_modules_are_refused():
+    script = pytest.importorskip("e3nn.util.jit").script
+    theirs = o3.Linear("2x0e", "2x0e")
+    for scripted in (script(theirs), script(nn.Sequential(theirs))):
+        with pytest.raises(ValueError, match=r"\(at net\).*e3nn.*Linear; convert before scripting"):
+            from_e3nn(nn.ModuleDict({"net": scripted}))
+    plain = nn.Sequential(script(nn.Linear(2, 2)), theirs)
+    assert isinstance(from_e3nn(plain)[1], DropIn)
+
+
+@pytest.mark.parametrize("given", ["hello", None, o3.Linear])
+def test_what_is_no_module_is_refused(given):
+    with pytest.raises(ValueError, match="from_e3nn expects a module, got .* of type (str|NoneType|type)"):
+        from_e3nn(given)
