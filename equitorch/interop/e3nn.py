@@ -211,11 +211,13 @@ def _refuse_scripted(module: nn.Module, path: str) -> None:
     """Say that in a scripted module nothing can be replaced, if it holds anything of e3nn."""
     if not isinstance(module, torch.jit.ScriptModule):
         return
-    names = [str(part._c._type().qualified_name()) for part in module.modules()]  # type: ignore[attr-defined]
+    parts: list[Any] = list(module.modules())
+    names = [str(part._c._type().qualified_name()) for part in parts]
     held = next((name for name in names if ".e3nn." in name), None)
     if held is not None:
+        where = f"at {path}" if path else "the module itself"
         raise ValueError(
-            f"from_e3nn cannot look into a scripted module ({'at ' + path if path else 'the module itself'}), "
+            f"from_e3nn cannot look into a scripted module ({where}), "
             f"which holds {held.removeprefix('__torch__.')}; convert before scripting"
         )
 

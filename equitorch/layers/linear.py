@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from equitorch.layers.constant import Constant
-from equitorch.layers.rows import shift_scalars
+from equitorch.layers.rows import expect_dtype, shift_scalars
 from equitorch.ops.linear import linear, linear_by_index
 from equitorch.ops.linear.reference import Group, Layout
 from equitorch.reps import Irrep, Irreps
@@ -41,8 +41,8 @@ class Linear(nn.Module):
         index: (...), int64, only with ``species``
 
     Raises:
-        ValueError: if ``x`` does not have ``irreps.dim`` rows and ``channels_in`` channels, or ``index`` is
-            missing or superfluous.
+        ValueError: if the channels are no whole numbers >= 0, if ``x`` does not have ``irreps.dim`` rows and
+            ``channels_in`` channels or has another dtype, or ``index`` is missing or superfluous.
 
     Source:
         Thomas et al. 2018, arXiv:1802.08219 ("self-interaction"); scale and order as in e3nn's ``o3.Linear``.
@@ -60,7 +60,7 @@ class Linear(nn.Module):
         self,
         irreps: Irreps | str,
         channels_in: int,
-        channels_out: int,
+        channels_out: int = None,  # type: ignore[assignment]  # noqa: RUF013 - to answer e3nn's call
         *,
         irreps_out: Irreps | str | None = None,
         bias: bool = True,
@@ -72,6 +72,7 @@ class Linear(nn.Module):
             raise ValueError(
                 f"Linear expects path_normalization of element or path, got {path_normalization!r}"
             )
+        _expect_channels(channels_in, channels_out)
         self.irreps_in = Irreps(irreps)
         self.irreps_out = self.irreps_in if irreps_out is None else Irreps(irreps_out)
         self.channels_in, self.channels_out, self.species = channels_in, channels_out, species
@@ -116,6 +117,7 @@ class Linear(nn.Module):
             raise ValueError(
                 f"{self} expects x of shape (..., {wanted[0]}, {wanted[1]}), got {tuple(x.shape)}"
             )
+        expect_dtype(self, x, self.weight)
         if (index is None) != (self.species is None) or (index is not None and index.shape != x.shape[:-2]):
             expected = "no index" if self.species is None else f"an index of shape {tuple(x.shape[:-2])}"
             got = "none" if index is None else f"one of shape {tuple(index.shape)}"
@@ -192,6 +194,19 @@ class Linear(nn.Module):
         )
         species = "" if self.species is None else f", species={self.species}"
         return f"Linear({irreps}, {self.channels_in} -> {self.channels_out}{species})"
+
+
+def _expect_channels(channels_in: object, channels_out: object) -> None:
+    """Refuse what is no number of channels, irreps first of all."""
+    for name, given in (("channels_in", channels_in), ("channels_out", channels_out)):
+        if given is None or isinstance(given, str | Irreps):
+            raise ValueError(
+                f"Linear expects {name} to be a number of channels, got {given!r}; irreps of the result are "
+                'irreps_out, and channels stand beside irreps: e3nn\'s Linear("16x0e", "8x0e") is '
+                'Linear("0e", 16, 8)'
+            )
+        if isinstance(given, bool) or not isinstance(given, int | torch.SymInt) or given < 0:
+            raise ValueError(f"Linear expects {name} to be a whole number >= 0, got {given!r}")
 
 
 def _common(irreps_in: Irreps, irreps_out: Irreps) -> list[Irrep]:

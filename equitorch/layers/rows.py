@@ -29,6 +29,26 @@ def expect_rows(name: str, irreps: Irreps, x: Tensor, channels: int | None = Non
         )
 
 
+def expect_dtype(layer: object, x: Tensor, weight: Tensor) -> None:
+    """Refuse a feature whose dtype is not that of the weights, unless autocast chooses the dtype.
+
+    Args:
+        layer: the layer, as the user shall read it.
+        x: the feature.
+        weight: what it meets.
+
+    Raises:
+        ValueError: naming the two dtypes.
+
+    >>> expect_dtype("Linear", torch.zeros(4, 8), torch.zeros(8))
+    """
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ValueError(
+            f"{layer} expects x of its own dtype, {weight.dtype}, got {x.dtype}; "
+            "convert x, or the layer with .to(dtype)"
+        )
+
+
 def scale_irreps(irreps: Irreps, x: Tensor, factor: Tensor) -> Tensor:
     """Multiply the rows of each irrep by a factor of its own.
 

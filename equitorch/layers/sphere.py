@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from equitorch.layers.activation import Function, activation_function, normalize2mom, parity_of
 from equitorch.layers.constant import Constant
-from equitorch.layers.rows import expect_rows
+from equitorch.layers.rows import expect_dtype, expect_rows
 from equitorch.reps import Irrep, Irreps, legendre, rand_angles, waves
 from equitorch.reps.s2_grid import degree_shares
 from equitorch.reps.sphere import SphereGrid
@@ -222,6 +222,7 @@ class S2Activation(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         expect_rows("S2Activation", self.irreps_in, x)
+        expect_dtype(f"S2Activation({self.irreps_in})", x, self.to_s2.polar.value)
         angles = rand_angles(dtype=x.dtype, device=x.device) if self.random_rot else None
         x = x if angles is None else self.irreps_in.D_from_angles(*angles) @ x
         values = self.act.function(self.to_s2(x))

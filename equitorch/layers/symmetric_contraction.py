@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from equitorch.layers.rows import expect_dtype
 from equitorch.ops.contraction import contraction
 from equitorch.ops.contraction.program import paths
 from equitorch.reps import Irrep, Irreps
@@ -80,6 +81,7 @@ class SymmetricContraction(nn.Module):
                 f"{self} expects x of shape (..., {self.irreps_in.dim}, {self.channels}) and an index of "
                 f"shape (...), got {tuple(x.shape)} and {tuple(index.shape)}"
             )
+        expect_dtype(self, x, self.weight)
         points = x.reshape(index.numel(), *x.shape[-2:])
         out = contraction(points, self.weight, index.reshape(-1), *self.options)
         return out.reshape(*x.shape[:-2], *out.shape[-2:])

@@ -147,7 +147,7 @@ class TensorProduct(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor, weight: Weights = None) -> Tensor:
         w = self._flat_weight(weight)
-        self._check(x, y)
+        self._check(x, y, w)
         axes = 1 if self.layout == "e3nn" else 2
         batches = [x.shape[:-axes], y.shape[:-axes]]
         if w is not None and not self.shared_weights:
@@ -172,11 +172,22 @@ class TensorProduct(nn.Module):
             given = " and ".join(str(tuple(batch)) for batch in batches)
             raise ValueError(f"{self} expects leading axes that broadcast, got {given}") from error
 
-    def _check(self, x: Tensor, y: Tensor) -> None:
+    def _check(self, x: Tensor, y: Tensor, w: Tensor | None) -> None:
         for name, t, wanted in zip("xy", (x, y), self._shapes, strict=True):
             if t.shape[-len(wanted) :] != wanted:
                 sizes = ", ".join(map(str, wanted))
                 raise ValueError(f"{self} expects {name} of shape (..., {sizes}), got {tuple(t.shape)}")
+        if w is not None and not x.dtype == y.dtype == w.dtype:
+            self._check_types(x, y, w)
+
+    def _check_types(self, x: Tensor, y: Tensor, w: Tensor) -> None:
+        half = not self.shared_weights and w.dtype in (torch.bfloat16, torch.float16)  # beside wider operands
+        if torch.is_autocast_enabled(x.device.type) or (half and x.dtype == y.dtype):
+            return
+        raise ValueError(
+            f"{self} expects x, y and weight of one dtype, got {x.dtype}, {y.dtype} and {w.dtype}; "
+            "convert the features, or the module with .to(dtype)"
+        )
 
     def _flat_weight(self, weight: Weights) -> Tensor | None:
         if weight is None or (not isinstance(weight, Tensor) and not len(weight)):

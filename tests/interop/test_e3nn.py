@@ -480,5 +480,5 @@ def test_scripted_modules_are_refused():
 
 @pytest.mark.parametrize("given", ["hello", None, o3.Linear])
 def test_what_is_no_module_is_refused(given):
-    with pytest.raises(ValueError, match="from_e3nn expects a module, got .* of type (str|NoneType|type)"):
+    with pytest.raises(ValueError, match=r"from_e3nn expects a module, got .* of type (str|NoneType|type)"):
         from_e3nn(given)

@@ -202,3 +202,24 @@ def test_says_what_it_expected():
         Linear("0e", 1, 1)(torch.randn(10, 1, 1), torch.zeros(10, dtype=torch.long))
     with pytest.raises(ValueError, match=r"expects weights of shape \(2,\), got \(3,\)"):
         Linear("0e+1o", 1, 1).load_e3nn(torch.ones(3))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.int64])
+def test_another_dtype_is_refused_by_name(dtype):
+    layer = Linear("0e+1o", 4, 8)
+    with pytest.raises(ValueError, match=rf"Linear\(.*4 -> 8\) expects .*torch.float32, got {dtype}"):
+        layer(torch.ones(3, 4, 4).to(dtype))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layer(torch.ones(3, 4, 4).bfloat16())
+
+
+@pytest.mark.parametrize("channels", [(-1, 8), (8, -1), (8.0, 8), (True, 8)])
+def test_channels_are_whole_numbers(channels):
+    with pytest.raises(ValueError, match=r"Linear expects channels_(in|out) to be a whole number >= 0, got"):
+        Linear("0e", *channels)
+
+
+@pytest.mark.parametrize("arguments", [("16x0e",), ("16x0e", 8), (8, Irreps("16x0e")), (8,)])
+def test_irreps_in_place_of_channels_are_explained(arguments):
+    with pytest.raises(ValueError, match=r"to be a number of channels, got .*irreps_out.*channels"):
+        Linear("16x0e", *arguments)

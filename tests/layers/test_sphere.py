@@ -164,3 +164,9 @@ def test_say_what_they_expected():
         ToS2Grid(2, 6, torch.ones(2))
     with pytest.raises(ValueError, match=r"normalization is one of component, norm, integral, got 'unit'"):
         ToS2Grid(2, 6, "unit")
+
+
+def test_s2_activation_refuses_another_dtype_by_name():
+    layer = S2Activation("0e+1o", "tanh", 6)
+    with pytest.raises(ValueError, match=r"S2Activation\(.*\) expects .*torch.float32, got torch.float64"):
+        layer.float()(torch.ones(2, 4, 1, dtype=torch.float64))

@@ -219,3 +219,11 @@ def test_says_what_it_expected():
         layer.load_mace([])
     with pytest.raises(ValueError, match=r"shape \(2, 3, 3\) for degree 2 of 0e, got \(2, 4, 3\)"):
         layer.load_mace([[torch.ones(2, n, 3) for n in (1, 4, 5)]] * 2)
+
+
+def test_another_dtype_is_refused_by_name():
+    layer = SymmetricContraction("0e+1o", "0e", 4, correlation=2).float()
+    with pytest.raises(
+        ValueError, match=r"SymmetricContraction.* expects .*torch.float32, got torch.float64"
+    ):
+        layer(torch.ones(2, 4, 4, dtype=torch.float64), torch.zeros(2, dtype=torch.int64))

@@ -393,3 +393,18 @@ def test_says_what_it_expected():
         free(x, y, torch.randn(3, 5))
     with pytest.raises(ValueError, match=r"instruction 0 of .* has no weights"):
         product.weight_view_for_instruction(0)
+
+
+@pytest.mark.parametrize("mode", ["uvw", "uvu", "uvv"])
+def test_another_dtype_is_refused_by_name(mode):
+    product = TensorProduct("4x1o", "4x0e", "4x1o", [(0, 0, 0, mode, True)]).float()
+    x, y = torch.ones(3, 3, 4), torch.ones(3, 1, 4)
+    words = (
+        r"TensorProduct\(.*\) expects x, y and weight of one dtype, got torch.float64, .* and torch.float32"
+    )
+    for second in (y, y.double()):
+        with pytest.raises(ValueError, match=words):
+            product(x.double(), second)
+    if mode == "uvw":
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert product(x.bfloat16(), y).shape == x.shape
