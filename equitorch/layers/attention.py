@@ -11,9 +11,9 @@ from equitorch.layers.constant import Constant
 from equitorch.layers.edge_degree import RadialMLP, row_rescale
 from equitorch.layers.so2 import SO2Convolution
 from equitorch.layers.so2_activation import row_activation
-from equitorch.layers.stacks import Channels, degree_linear, stacks
+from equitorch.layers.stacks import Channels, both_ends, degree_linear, stacks
 from equitorch.ops.edges import EdgePlan
-from equitorch.ops.rotate import EdgeRotation, rotate_in, rotate_out
+from equitorch.ops.rotate import EdgeRotation, rotate_out
 from equitorch.ops.segment import segment_sum, spread
 from equitorch.reps.order import order_sizes
 
@@ -202,7 +202,7 @@ class GraphAttention(nn.Module):
         envelope: Tensor | None = None,
     ) -> Tensor:
         self._check(x, scalars, rotation, plan)
-        y, extra = self.conv1(self._ends(x, rotation, plan), self._factor(scalars))
+        y, extra = self.conv1(both_ends(x, rotation, plan, self.channels), self._factor(scalars))
         scores, inner = extra.split(self.split, dim=-1)
         values, _ = self.conv2(self.act(y, inner) if self.act.extra else self.act(y))
         weight = self.dropout(self.attention(scores, plan, envelope))
@@ -215,17 +215,6 @@ class GraphAttention(nn.Module):
         """The weight of each edge and head, from the channels of their scores."""
         f = self.score_act(self.score_norm(scores.unflatten(-1, (self.heads, -1))))
         return edge_softmax((f * self.score).sum(-1), plan, envelope=envelope)
-
-    def _ends(self, x: Tensor, rotation: EdgeRotation, plan: EdgePlan) -> Tensor:
-        """Source and target in the frame of each edge, side by side in each stack."""
-        both = [rotate_in(x, rotation, plan, end=end) for end in ("source", "target")]
-        if self.channels[1]:
-            both = [
-                part
-                for kind in zip(*[y.split(self.channels, dim=-1) for y in both], strict=True)
-                for part in kind
-            ]
-        return torch.cat(both, dim=-1)
 
     def _factor(self, scalars: Tensor) -> Tensor:
         factor = self.radial(scalars).unflatten(-1, (self.factors, -1))

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from equitorch.layers.edge_degree import RadialMLP
 from equitorch.layers.so2 import SO2Convolution
 from equitorch.layers.so2_activation import Activation
-from equitorch.layers.stacks import Channels, stacks
+from equitorch.layers.stacks import Channels, both_ends, stacks
 from equitorch.ops.edges import EdgePlan
-from equitorch.ops.rotate import EdgeRotation, rotate_in, rotate_out
+from equitorch.ops.rotate import EdgeRotation, rotate_out
 from equitorch.reps.order import order_sizes
 
 
@@ -70,17 +70,9 @@ class EdgeMessage(nn.Module):
         envelope: Tensor | None = None,
     ) -> Tensor:
         factor = self.radial(scalars).unflatten(-1, (-1, 2 * sum(self.stacks)))
-        y, extra = self.conv1(self._ends(x, rotation, plan), factor)
+        y, extra = self.conv1(both_ends(x, rotation, plan, self.stacks), factor)
         m, _ = self.conv2(self.activation(y) if extra is None else self.activation(y, extra))
         return rotate_out(m if envelope is None else m * envelope[:, None, None], rotation, plan)
-
-    def _ends(self, x: Tensor, rotation: EdgeRotation, plan: EdgePlan) -> Tensor:
-        """Source and target in the frame of each edge, side by side in each stack."""
-        source, target = (rotate_in(x, rotation, plan, end=end) for end in ("source", "target"))
-        if not self.stacks[1]:
-            return torch.cat([source, target], dim=-1)
-        (a, b), (c, d) = (y.split(self.stacks, dim=-1) for y in (source, target))
-        return torch.cat([a, c, b, d], dim=-1)
 
 
 class ESENBlock(nn.Module):
@@ -191,7 +183,7 @@ def smooth_start(model: nn.Module, radial: int, waves: int = 4) -> None:
     shapes = torch.cos(torch.arange(waves).unsqueeze(1) * place)
     for network in model.modules():
         if isinstance(network, RadialMLP):
-            weight = network[0].weight
+            weight = network[0].get_parameter("weight")
             amplitude = torch.randn(weight.shape[0], waves) / (3 * weight.shape[1] * waves) ** 0.5
             weight[:, :radial] = (amplitude @ shapes).to(weight)
 

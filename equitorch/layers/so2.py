@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from equitorch.layers.stacks import Channels, stacks
 from equitorch.ops.so2 import Layout, join_stacks, scale_orders, so2_linear, split_stacks
 from equitorch.ops.so2.reference import COMPLEX, ONCE, TWICE
 from equitorch.reps.order import order_rows, order_sizes
-
-PARITIES = ("natural", "so3", "both")
-Channels = int | Sequence[int]
 
 
 class SO2Convolution(nn.Module):
@@ -48,7 +45,7 @@ class SO2Convolution(nn.Module):
         ValueError: if the options do not fit together, or ``y`` or its factors do not have these shapes.
 
     Source:
-        Passaro, Zitnick 2023, arXiv:2302.03655 (eSCN); Liao et al. 2024, arXiv:2306.12059 (extra scalars).
+        Passaro, Zitnick 2023, arXiv:2302.03655 (eSCN); Liao et al. 2023, arXiv:2306.12059 (extra scalars).
 
     >>> conv = SO2Convolution(2, 1, 8, 16, extra=3)
     >>> y, scalars = conv(torch.randn(10, 7, 8))
@@ -70,7 +67,7 @@ class SO2Convolution(nn.Module):
         self.lmax, self.mmax, self.extra, self.parity = lmax, mmax, extra, parity
         sizes = order_sizes(lmax, mmax)
         self.rows = len(order_rows(lmax, mmax))
-        self.stacks_in, self.stacks_out = _stacks(parity, channels_in), _stacks(parity, channels_out)
+        self.stacks_in, self.stacks_out = stacks(channels_in, parity), stacks(channels_out, parity)
         self.channels_in, self.channels_out = sum(self.stacks_in), sum(self.stacks_out)
         (a, b), (c, d), k = self.stacks_in, self.stacks_out, sizes[0]
         self.m0 = _linear(k * a, extra + k * c, bias=True)
@@ -133,19 +130,6 @@ class SO2Convolution(nn.Module):
     def extra_repr(self) -> str:
         ends = [s if self.parity == "both" else s[0] for s in (self.stacks_in, self.stacks_out)]
         return f"{self.lmax}, {self.mmax}, {ends[0]} -> {ends[1]}, extra={self.extra}, {self.parity}"
-
-
-def _stacks(parity: str, channels: Channels) -> tuple[int, int]:
-    """Natural and pseudo channels; of one stack, all are the first."""
-    if parity not in PARITIES:
-        raise ValueError(f"SO2Convolution expects a parity among {', '.join(PARITIES)}, got {parity!r}")
-    if isinstance(channels, int) == (parity == "both"):
-        wanted = "a pair (natural, pseudo) of numbers" if parity == "both" else "one number"
-        raise ValueError(f"SO2Convolution of parity {parity!r} expects {wanted} of channels, got {channels}")
-    if isinstance(channels, int):
-        return channels, 0
-    natural, pseudo = channels
-    return natural, pseudo
 
 
 def _linear(columns: int, rows: int, *, bias: bool) -> nn.Linear:

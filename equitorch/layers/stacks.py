@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from equitorch.layers.linear import Linear
+from equitorch.ops.edges import EdgePlan
+from equitorch.ops.rotate import EdgeRotation, rotate_in
 from equitorch.reps import Irrep, Irreps
 
 Channels = int | Sequence[int]
@@ -34,8 +36,8 @@ def stacks(channels: Channels, parity: str) -> tuple[int, int]:
         return channels, 0
     if parity == "both" and not isinstance(channels, int) and len(channels) == 2:
         return channels[0], channels[1]
-    expected = "a pair of numbers, natural and pseudo," if parity == "both" else "one number"
-    raise ValueError(f"parity {parity!r} expects channels as {expected} got {channels!r}")
+    expected = "a pair of numbers (natural, pseudo)" if parity == "both" else "one number"
+    raise ValueError(f"parity {parity!r} expects channels as {expected}, got {channels!r}")
 
 
 def stack_irreps(lmax: int, parity: str) -> list[Irreps]:
@@ -79,6 +81,25 @@ class PerStack(nn.Module):
             )
         natural, pseudo = x.split(self.channels, dim=-1)
         return torch.cat([self.natural(natural), self.pseudo(pseudo)], dim=-1)
+
+
+def both_ends(x: Tensor, rotation: EdgeRotation, plan: EdgePlan, channels: tuple[int, int]) -> Tensor:
+    """Source and target of each edge, seen from the edge, side by side in each stack.
+
+    Args:
+        x: features of the nodes.
+        rotation: of the edges.
+        plan: of the edges.
+        channels: of each stack.
+
+    Shape:
+        x: (nodes, rows, channels) -> (edges, kept rows, 2 * channels)
+    """
+    source, target = (rotate_in(x, rotation, plan, end=end) for end in ("source", "target"))
+    if not channels[1]:
+        return torch.cat([source, target], dim=-1)
+    (a, b), (c, d) = (y.split(channels, dim=-1) for y in (source, target))
+    return torch.cat([a, c, b, d], dim=-1)
 
 
 def degree_linear(

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from equitorch.layers import GraphAttention, PolynomialCutoff, SmoothLeakyReLU, edge_softmax
-from equitorch.layers.stacks import stack_irreps
+from equitorch.layers.stacks import both_ends, stack_irreps
 from equitorch.ops import use_reference
 from equitorch.ops.edges import EdgePlan
 from equitorch.ops.rotate import EdgeRotation, edge_frames
@@ -90,7 +90,7 @@ def test_is_that_of_equiformer(name):
     plan, rotation = edges(data)
     x = values["blocks.0.norm_1"]
     assert_same(layer(x, scalars, rotation, plan), values["blocks.0.ga"])
-    _, extra = layer.conv1(layer._ends(x, rotation, plan), layer._factor(scalars))
+    _, extra = layer.conv1(both_ends(x, rotation, plan, layer.channels), layer._factor(scalars))
     assert_same(extra, values["blocks.0.ga.so2_conv_1.extra"])
     assert_same(layer.attention(extra.split(layer.split, dim=-1)[0], plan), data["alphas"][0])
     if config["use_gate_act"]:  # exact: the frames do not matter

@@ -269,11 +269,11 @@ def test_says_what_it_expected():
         conv(torch.randn(10, 9, 8))
     with pytest.raises(ValueError, match=r"expects factors of shape \(10, 5, 8\), got \(10, 7, 8\)"):
         conv(torch.randn(10, 7, 8), torch.randn(10, 7, 8))
-    with pytest.raises(ValueError, match="'both' expects a pair"):
+    with pytest.raises(ValueError, match="'both' expects channels as a pair"):
         SO2Convolution(2, 1, 8, 16, parity="both")
-    with pytest.raises(ValueError, match="'so3' expects one number"):
+    with pytest.raises(ValueError, match="'so3' expects channels as one number"):
         SO2Convolution(2, 1, (8, 8), 16, parity="so3")
-    with pytest.raises(ValueError, match="parity among natural, so3, both, got 'o3'"):
+    with pytest.raises(ValueError, match="parity expects one of natural, both, so3, got 'o3'"):
         SO2Convolution(2, 1, 8, 16, parity="o3")
     with pytest.raises(ValueError, match="0 <= mmax <= lmax"):
         SO2Convolution(2, 3, 8, 16)

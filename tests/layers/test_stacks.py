@@ -62,7 +62,7 @@ def test_says_what_it_expected():
         stacks(3, "even")
     with pytest.raises(ValueError, match=r"parity 'both' expects channels as a pair of numbers.* got 3"):
         stacks(3, "both")
-    with pytest.raises(ValueError, match=r"parity 'natural' expects channels as one number got \(3, 2\)"):
+    with pytest.raises(ValueError, match=r"parity 'natural' expects channels as one number, got \(3, 2\)"):
         stacks((3, 2), "natural")
     with pytest.raises(ValueError, match=r"PerStack expects 3 \+ 2 channels, got 4"):
         PerStack([torch.nn.Identity(), torch.nn.Identity()], (3, 2))(torch.ones(1, 4))
