@@ -354,5 +354,7 @@ def test_says_what_it_expected():
         rotate_out(torch.randn(4, 9, 3), rotation, plan)
     with pytest.raises(ValueError, match="rotate_back expects m of shape"):
         rotate_back(torch.randn(9, 9), rotation)
+    with pytest.raises(ValueError, match=r"here \(3, 3, 3\), got \(3, 3\)"):
+        EdgeRotation.build(torch.randn(3, 3), 2, 1, frames=torch.eye(3))
     with pytest.raises(ValueError, match="an edge's end is 'source' or 'target', got 'centre'"):
         rotate_in(torch.randn(4, 9, 3), rotation, plan, end="centre")

@@ -44,12 +44,20 @@ def compact_wigner(vectors: Tensor, lmax: int, mmax: int, frames: Tensor | None 
     Shape:
         vectors: (edges, 3), frames: (edges, 3, 3) -> (edges, sum over l of kept rows times 2 l + 1)
 
+    Raises:
+        ValueError: if there is not one frame for each edge.
+
     Source:
         Passaro, Zitnick 2023, arXiv:2302.03655 (eSCN: edge frames). The derivative is that of a rigid turn.
 
     >>> compact_wigner(torch.randn(5, 3), 4, 2).shape
     torch.Size([5, 115])
     """
+    if frames is not None and tuple(frames.shape) != (*vectors.shape[:1], 3, 3):
+        raise ValueError(
+            f"frames of edges have the shape (edges, 3, 3), here ({vectors.shape[0]}, 3, 3), "
+            f"got {tuple(frames.shape)}"
+        )
     out: Tensor = (_op if traced(vectors) else _Wigner.apply)(vectors, frames, lmax, mmax)
     return out
 
