@@ -61,7 +61,8 @@ def resolved(options: Mapping[str, Any]) -> dict[str, Any]:
     _one_of("mode", options["mode"], tuple(_MODES))
     chosen = dict(options)
     chosen |= {k: v for k, v in _MODES[options["mode"]].items() if options[k] is None}
-    chosen["average_neighbors"] = options["average_neighbors"] or _AVERAGE_NEIGHBORS
+    if options["average_neighbors"] is None:
+        chosen["average_neighbors"] = _AVERAGE_NEIGHBORS
     for name, known in (
         ("parity", PARITIES), ("norm", NORMS), ("activation", PUBLISHED), ("feed_forward", KINDS),
     ):  # fmt: skip
@@ -137,7 +138,7 @@ def _check_numbers(chosen: Mapping[str, Any]) -> None:
                 f"EquiformerV2 with parity={chosen['parity']!r} expects {name} to be {what} >= 1, "
                 f"got {chosen[name]!r}"
             )
-    for name in ("cutoff", "average_neighbors", "average_atoms"):
+    for name in ("cutoff", "average_neighbors", "average_atoms", "force_scale"):
         if isinstance(chosen[name], bool) or not 0 < chosen[name] < math.inf:
             raise ValueError(f"EquiformerV2 expects {name} to be a number > 0, got {chosen[name]!r}")
     for name in _SHARES:

@@ -439,6 +439,8 @@ def test_is_copied_with_its_weights():
         ({"heads": 2.5}, "expects heads to be a whole number >= 1, got 2.5"),
         ({"radial": 1}, "expects radial to be a whole number >= 2, got 1"),
         ({"cutoff": -1.0}, "expects cutoff to be a number > 0, got -1.0"),
+        ({"average_neighbors": 0}, "expects average_neighbors to be a number > 0, got 0"),
+        ({"force_scale": 0.0}, "expects force_scale to be a number > 0, got 0.0"),
         ({"path_drop": 1.0}, "expects path_drop to be a probability < 1, got 1.0"),
         ({"norm": "batch"}, "expects norm to be one of rms_norm_sh, layer_norm_sh, layer_norm, got 'batch'"),
         ({"channels": (4, 2)}, "with parity='natural' expects channels to be a whole number >= 1, got .*"),
