@@ -169,6 +169,11 @@ class BatchNorm(DropIn, batch_norm.BatchNorm):
             setattr(self, name, keep(getattr(theirs, name, None)))
 
     def forward(self, input: Tensor) -> Tensor:
+        if input.ndim < 2 or input.shape[-1] != self.irreps.dim:
+            raise ValueError(
+                f"BatchNorm({self.irreps}) expects input of shape (batch, ..., {self.irreps.dim}), "
+                f"got {tuple(input.shape)}"
+            )
         return super().forward(input[..., None]).squeeze(-1)
 
 

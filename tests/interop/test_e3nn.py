@@ -482,3 +482,10 @@ def test_scripted_modules_are_refused():
 def test_what_is_no_module_is_refused(given):
     with pytest.raises(ValueError, match=r"from_e3nn expects a module, got .* of type (str|NoneType|type)"):
         from_e3nn(given)
+
+
+def test_batch_norm_speaks_of_flat_features():
+    ours = from_e3nn(enn.BatchNorm("4x0e + 4x1o"))
+    for shape in ((5, 15), (16,)):
+        with pytest.raises(ValueError, match=r"expects input of shape \(batch, \.\.\., 16\), got \("):
+            ours(torch.zeros(shape))
