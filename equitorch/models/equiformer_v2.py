@@ -15,7 +15,8 @@ from equitorch.layers.feed_forward import FeedForward
 from equitorch.layers.mlp import MLP
 from equitorch.layers.readout import pool
 from equitorch.layers.stacks import stack_irreps, stacks
-from equitorch.models.equiformer_v2_options import SIZES, pair, resolved, warn_inexact
+from equitorch.models.edge_frame_options import pair, warn_inexact
+from equitorch.models.equiformer_v2_options import SIZES, inexact, resolved
 from equitorch.ops.edges import EdgePlan
 from equitorch.ops.rotate import EdgeRotation
 
@@ -156,7 +157,7 @@ class EquiformerV2(nn.Module):
         self.energy = self._energy_head(chosen)
         head = {"channels_out": (1, 0) if self.parity == "both" else 1, "dropout": 0.0}
         self.forces = self._attention(chosen, **head) if direct_forces else None
-        warn_inexact(chosen)
+        warn_inexact("EquiformerV2", chosen, inexact(chosen), envelope=True)
 
     def _embeddings(self, chosen: Mapping[str, Any]) -> None:
         """The first feature, and what all edges share."""

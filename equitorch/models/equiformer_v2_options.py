@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, Final
 
 from equitorch.layers.equiformer_v2 import NORMS
 from equitorch.layers.feed_forward import KINDS
 from equitorch.layers.so2_activation import PUBLISHED
-from equitorch.layers.stacks import PARITIES, Channels
+from equitorch.layers.stacks import PARITIES
+from equitorch.models.edge_frame_options import check_choice, gaussians
 
 # What a mode chooses where an option is None.
 _MODES: Final[dict[str, dict[str, Any]]] = {
@@ -24,7 +24,6 @@ _MODES: Final[dict[str, dict[str, Any]]] = {
         "envelope": False, "rescale": True, "average_atoms": 77.81317,
     },
 }  # fmt: skip
-_PER_ANGSTROM: Final = 6.4  # Gaussians in exact mode: narrower ones amplify what float32 rounds off
 _AVERAGE_NEIGHBORS: Final = 23.395238876342773  # of the published models
 _PUBLISHED: Final[dict[str, Any]] = {
     "mode": "compat", "layers": 12, "lmax": 6, "mmax": 2, "channels": 128, "hidden": 64, "heads": 8,
@@ -47,18 +46,13 @@ _PAIRS: Final = ("channels", "hidden", "value_channels", "ffn_hidden")
 _SHARES: Final = ("attention_drop", "path_drop", "feature_drop")
 
 
-def pair(value: int | Sequence[int]) -> Channels:
-    """A number of channels, or those of the natural and of the pseudo stack."""
-    return value if isinstance(value, int) else (int(value[0]), int(value[1]))
-
-
 def resolved(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options with those filled in that the mode chooses.
 
     Raises:
         ValueError: if they make no sense.
     """
-    _one_of("mode", options["mode"], tuple(_MODES))
+    check_choice("EquiformerV2", "mode", options["mode"], tuple(_MODES))
     chosen = dict(options)
     chosen |= {k: v for k, v in _MODES[options["mode"]].items() if options[k] is None}
     if options["average_neighbors"] is None:
@@ -66,11 +60,11 @@ def resolved(options: Mapping[str, Any]) -> dict[str, Any]:
     for name, known in (
         ("parity", PARITIES), ("norm", NORMS), ("activation", PUBLISHED), ("feed_forward", KINDS),
     ):  # fmt: skip
-        _one_of(name, chosen[name], known)
+        check_choice("EquiformerV2", name, chosen[name], known)
     _check_numbers(chosen)
-    chosen["radial"] = chosen["radial"] or max(8, round(_PER_ANGSTROM * chosen["cutoff"]))
+    chosen["radial"] = chosen["radial"] or gaussians(chosen)
     if chosen["mode"] == "exact":
-        wrong = _inexact(chosen)
+        wrong = inexact(chosen)
         if wrong:
             raise ValueError(
                 f"EquiformerV2(mode='exact') is exact, but {'; '.join(wrong)}: leave the option out, or use "
@@ -79,7 +73,7 @@ def resolved(options: Mapping[str, Any]) -> dict[str, Any]:
     return chosen
 
 
-def _inexact(chosen: Mapping[str, Any]) -> list[str]:
+def inexact(chosen: Mapping[str, Any]) -> list[str]:
     """What of these options breaks equivariance under rotations, or smoothness."""
     found = [
         f"{name}={chosen[name]!r} changes under rotations on every grid"
@@ -97,17 +91,6 @@ def _inexact(chosen: Mapping[str, Any]) -> list[str]:
     if chosen["max_neighbors"] is not None:
         found.append(f"max_neighbors={chosen['max_neighbors']} makes energies jump where neighbours change")
     return found
-
-
-def warn_inexact(chosen: Mapping[str, Any]) -> None:
-    """Name once what of a model, as its options describe it, is not exact."""
-    found = _inexact(chosen)
-    if chosen["parity"] == "so3":
-        found.append("parity='so3' gives mirror images different energies")
-    if chosen["direct_forces"]:
-        found.append("direct forces are no gradient of the energy")
-    if found and (chosen["mode"] == "compat" or chosen["direct_forces"]):
-        warnings.warn(f"EquiformerV2(mode={chosen['mode']!r}) is not exact: {'; '.join(found)}", stacklevel=3)
 
 
 def _check_numbers(chosen: Mapping[str, Any]) -> None:
@@ -144,8 +127,3 @@ def _check_numbers(chosen: Mapping[str, Any]) -> None:
     for name in _SHARES:
         if not 0 <= chosen[name] < 1:
             raise ValueError(f"EquiformerV2 expects {name} to be a probability < 1, got {chosen[name]!r}")
-
-
-def _one_of(name: str, value: Any, known: Sequence[str]) -> None:
-    if value not in known:
-        raise ValueError(f"EquiformerV2 expects {name} to be one of {', '.join(known)}, got {value!r}")

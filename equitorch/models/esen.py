@@ -17,8 +17,7 @@ from equitorch.layers.mlp import MLP
 from equitorch.layers.readout import pool
 from equitorch.layers.so2_activation import row_activation
 from equitorch.layers.stacks import PARITIES, Channels, stacks
-from equitorch.models.equiformer_v2_options import pair
-from equitorch.models.escn import check_choice, check_sizes, gaussians, warn_inexact
+from equitorch.models.edge_frame_options import check_choice, check_sizes, gaussians, pair, warn_inexact
 from equitorch.ops.edges import EdgePlan
 from equitorch.ops.rotate import EdgeRotation
 
