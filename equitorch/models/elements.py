@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+from equitorch.ops.indices import readable
+
 PerElement = float | Mapping[int, float]
 
 _ROWS = 119  # of every table: all elements that have a name, more only for a model's own types
@@ -23,25 +25,62 @@ def element_names(numbers: Iterable[int]) -> str:
     return ", ".join(chemical_symbols[z] if 0 < z < len(chemical_symbols) else f"Z={z}" for z in numbers)
 
 
-def known_species(
-    species: Sequence[int] | None, tables: Iterable[PerElement], model: nn.Module
-) -> tuple[int, ...]:
-    """The atomic numbers asked for, or the keys of the tables, or all that the model has rows for.
+def expect_elements(model: str, atomic_numbers: Tensor, max_z: int) -> None:
+    """Refuse atomic numbers for which a model's table of elements has no row, where looking costs no wait.
+
+    Args:
+        model: its name.
+        atomic_numbers: of all atoms. Shape (atoms,).
+        max_z: rows of the table.
 
     Raises:
-        ValueError: if nothing is left, or a number is no whole number from 1 on (0 for a model's own types).
+        ValueError: for another type than integers, or a number that is not from 0 to ``max_z`` - 1.
+
+    >>> expect_elements("NequIP", torch.tensor([1, 8]), 128)
+    """
+    if atomic_numbers.dtype not in (torch.int64, torch.int32):
+        raise ValueError(f"{model} expects atomic_numbers as int64, got {atomic_numbers.dtype}")
+    if not readable(atomic_numbers) or not atomic_numbers.numel():
+        return
+    low, high = (int(end) for end in atomic_numbers.aminmax())
+    if low < 0 or high >= max_z:
+        raise ValueError(
+            f"{model} expects atomic_numbers from 0 to {max_z - 1}, below its max_z, got {low} to {high}; "
+            "give the numbers of the elements, and build the model with a larger max_z if need be"
+        )
+
+
+def known_species(
+    species: Sequence[int | str] | None, tables: Iterable[PerElement], model: nn.Module
+) -> tuple[int, ...]:
+    """The atomic numbers (or chemical symbols) asked for, or the tables' keys, or all rows of the model.
+
+    Raises:
+        ValueError: if nothing is left, a symbol is unknown, or a number is no whole number from 1 on (0 for a
+            model's own types).
     """
     if species is None:
         keys = {z for table in tables if isinstance(table, Mapping) for z in table}
         options = getattr(model, "options", {})
         top = int(options.get("max_z", _ROWS)) if isinstance(options, Mapping) else _ROWS
         species = sorted(keys) or range(1, min(top, _ROWS))
-    numbers = sorted({int(z) for z in species})
+    numbers = sorted({_number(z) if isinstance(z, str) else int(z) for z in species})
     if not numbers or numbers[0] < 0:
         raise ValueError(
             f"Potential expects species as atomic numbers such as [1, 6, 8], got {list(species)}"
         )
     return tuple(numbers)
+
+
+def _number(symbol: str) -> int:
+    from ase.data import atomic_numbers
+
+    if symbol not in atomic_numbers:
+        raise ValueError(
+            "Potential expects species as atomic numbers such as [1, 6, 8], or chemical symbols such as "
+            f"['H', 'C', 'O'], got {symbol!r}"
+        )
+    return int(atomic_numbers[symbol])
 
 
 def table_by_number(name: str, value: PerElement, species: Sequence[int]) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from equitorch.layers.embedding import ElementEmbedding
 from equitorch.layers.nequip import GatedConvolution, SmoothBessel, scalar_network
 from equitorch.layers.readout import TensorReadout, pool
+from equitorch.models.elements import expect_elements
 from equitorch.ops.backend import fused, traced
 from equitorch.ops.edges import EdgePlan
 from equitorch.ops.harmonics import spherical_harmonics
@@ -146,6 +147,7 @@ class NequIP(nn.Module):
             charge: of each graph, shape (graphs,), e; makes no difference to this model.
             edge_reverse: index of the edge that leads back, shape (edges,): halves the radial work.
         """
+        expect_elements("NequIP", atomic_numbers, self.embedding.weight.shape[0])
         plan = EdgePlan.build(edge_index, atomic_numbers.shape[0], edge_reverse=edge_reverse)
         distance = edge_vectors[plan.pair_edge[:, 0]].norm(dim=-1)
         harmonics = spherical_harmonics(self.lmax, edge_vectors)

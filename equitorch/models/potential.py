@@ -48,8 +48,8 @@ class Potential(nn.Module):
             ``"node_energy"``. It states its ``cutoff`` (Å) and, to be saved, its ``options``. Where it also
             returns ``"forces"`` from a head of their own, these come out as ``"direct_forces"``: they are no
             gradient of the energy and conserve nothing.
-        species: the atomic numbers that the potential knows; by default the keys of the mappings below, or
-            else all that the model's ``max_z`` allows.
+        species: the atomic numbers, or chemical symbols, that the potential knows; by default the keys of
+            the mappings below, or else all that the model's ``max_z`` allows.
         reference_energies: energy of each isolated atom (eV) by atomic number; others are ignored.
         scale: factor of the model's energies (eV), one for all or by atomic number.
         shift: constant per atom (eV), one for all or by atomic number.
@@ -71,7 +71,7 @@ class Potential(nn.Module):
         self,
         model: nn.Module,
         *,
-        species: Sequence[int] | None = None,
+        species: Sequence[int | str] | None = None,
         reference_energies: Mapping[int, float] | None = None,
         scale: PerElement = 1.0,
         shift: PerElement = 0.0,

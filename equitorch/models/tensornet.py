@@ -16,6 +16,7 @@ from equitorch.layers.radial import RadialFunction
 from equitorch.layers.radial_basis import ExpNormBasis, GaussianBasis
 from equitorch.layers.readout import TensorReadout, pool
 from equitorch.layers.tensornet import ROWS, TensorEmbedding, TensorInteraction, TensorNorms
+from equitorch.models.elements import expect_elements
 from equitorch.ops.edges import EdgePlan
 from equitorch.ops.harmonics import spherical_harmonics
 from equitorch.reps import Irreps
@@ -138,6 +139,7 @@ class TensorNet(nn.Module):
             charge: of each graph, shape (graphs,), e; None means neutral.
             edge_reverse: index of the edge that leads back, shape (edges,): halves the radial work.
         """
+        expect_elements("TensorNet", atomic_numbers, int(self.options["max_z"]))
         plan = EdgePlan.build(edge_index, atomic_numbers.shape[0], edge_reverse=edge_reverse)
         distance = edge_vectors[plan.pair_edge[:, 0]].norm(dim=-1)
         harmonics = spherical_harmonics(2, -edge_vectors, normalization="norm")

@@ -10,6 +10,7 @@ from equitorch.layers.radial import RadialFunction
 from equitorch.layers.readout import pool
 from equitorch.layers.tensornet import TensorEmbedding, TensorNorms
 from equitorch.layers.tensornet2 import ChargedInteraction, ChargeHead
+from equitorch.models.elements import expect_elements
 from equitorch.models.tensornet import BASES, check_numbers, check_options, energy_head, envelope
 from equitorch.ops.edges import EdgePlan
 from equitorch.ops.harmonics import spherical_harmonics
@@ -112,6 +113,7 @@ class TensorNet2(nn.Module):
             charge: of each graph, shape (graphs,), e; None means neutral.
             edge_reverse: index of the edge that leads back, shape (edges,): saves some of the radial work.
         """
+        expect_elements("TensorNet2", atomic_numbers, int(self.options["max_z"]))
         plan = EdgePlan.build(edge_index, atomic_numbers.shape[0], edge_reverse=edge_reverse)
         directed = plan.directed()
         distance = edge_vectors[plan.pair_edge[:, 0]].norm(dim=-1)

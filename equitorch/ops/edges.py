@@ -120,9 +120,10 @@ def walks(edge_index: Tensor, num_nodes: int) -> list[Tensor]:
 def _ends(edge_index: Tensor, num_nodes: int) -> tuple[Tensor, Tensor]:
     """Source and target of each edge, between nodes that exist."""
     if edge_index.ndim != 2 or edge_index.shape[0] != 2:
+        turned = "; give edge_index.T" if edge_index.ndim == 2 and edge_index.shape[1] == 2 else ""
         raise ValueError(
             "edge_index is expected to be of shape (2, edges), source and target, "
-            f"got {tuple(edge_index.shape)}"
+            f"got {tuple(edge_index.shape)}{turned}"
         )
     expect_indices("edge_index", edge_index, num_nodes)
     source, target = edge_index.long().unbind()

@@ -68,3 +68,9 @@ def test_says_what_it_expected():
             plan(index.float(), 2)
         with pytest.raises(ValueError, match=r"of shape \(2, edges\), source and target, got \(2,\)"):
             plan(index[0], 2)
+
+
+def test_transposed_edges_are_told_how_to_turn():
+    for plan in (walks, EdgePlan.build):
+        with pytest.raises(ValueError, match=r"of shape \(2, edges\).*got \(3, 2\); give edge_index\.T"):
+            plan(torch.tensor([[0, 1], [1, 0], [1, 1]]), 2)
