@@ -16,6 +16,7 @@ from equitorch.layers.mlp import MLP
 from equitorch.layers.readout import pool
 from equitorch.layers.stacks import stack_irreps, stacks
 from equitorch.models.edge_frame_options import pair, warn_inexact
+from equitorch.models.elements import expect_elements
 from equitorch.models.equiformer_v2_options import SIZES, inexact, resolved
 from equitorch.ops.edges import EdgePlan
 from equitorch.ops.rotate import EdgeRotation
@@ -268,6 +269,7 @@ class EquiformerV2(nn.Module):
             edge_frames: rotations that turn each edge onto the axis y, shape (edges, 3, 3), to choose others
                 than this library's. In exact mode they make no difference.
         """
+        expect_elements("EquiformerV2", atomic_numbers, self.embed.num_embeddings)
         if self.max_neighbors is not None:
             kept = nearest(edge_index[1], edge_vectors, atomic_numbers.shape[0], self.max_neighbors)
             if kept is not None:

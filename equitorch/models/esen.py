@@ -18,6 +18,7 @@ from equitorch.layers.readout import pool
 from equitorch.layers.so2_activation import row_activation
 from equitorch.layers.stacks import PARITIES, Channels, stacks
 from equitorch.models.edge_frame_options import check_choice, check_sizes, gaussians, pair, warn_inexact
+from equitorch.models.elements import expect_elements
 from equitorch.ops.edges import EdgePlan
 from equitorch.ops.rotate import EdgeRotation
 
@@ -217,6 +218,7 @@ class ESEN(nn.Module):
             edge_frames: rotations R with R v / |v| = (0, 1, 0), shape (edges, 3, 3), for results of compat
                 mode that depend on them; in exact mode they make no difference.
         """
+        expect_elements("ESEN", atomic_numbers, self.sphere_embedding.num_embeddings)
         plan = EdgePlan.build(edge_index, atomic_numbers.shape[0], edge_reverse=edge_reverse)
         rotation = EdgeRotation.build(edge_vectors, self.lmax, self.mmax, frames=edge_frames)
         length = edge_vectors.double().norm(dim=-1)  # narrow Gaussians would amplify what float32 rounds off
