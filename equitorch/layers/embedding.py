@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from equitorch.ops.indices import readable
+
 
 class ElementEmbedding(nn.Module):
     """One learned vector for each chemical element.
@@ -21,7 +23,7 @@ class ElementEmbedding(nn.Module):
         atomic_numbers: (...) int64 -> (..., channels)
 
     Raises:
-        ValueError: if ``species`` are empty, repeated or negative.
+        ValueError: if ``species`` are empty, repeated or negative, or an atomic number is negative.
 
     >>> ElementEmbedding(16, species=[1, 6, 8])(torch.tensor([8, 1, 1])).shape
     torch.Size([3, 16])
@@ -49,7 +51,14 @@ class ElementEmbedding(nn.Module):
 
     def species_index(self, atomic_numbers: Tensor) -> Tensor:
         """The weight row of each atom. Shape (...) int64, e.g. for ``Linear(..., species=...)``."""
-        return atomic_numbers if self.index is None else self.index[atomic_numbers]
+        if self.index is None:
+            return atomic_numbers
+        if readable(atomic_numbers) and bool((atomic_numbers < 0).any()):  # would count from the end
+            raise ValueError(
+                f"ElementEmbedding expects atomic numbers of {list(self.species or ())}, "
+                f"got {int(atomic_numbers.min())}"
+            )
+        return self.index[atomic_numbers]
 
     def forward(self, atomic_numbers: Tensor) -> Tensor:
         return nn.functional.embedding(self.species_index(atomic_numbers), self.weight)

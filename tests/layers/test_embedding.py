@@ -42,3 +42,8 @@ def test_never_takes_one_element_for_another(z):
 def test_says_what_it_expected():
     with pytest.raises(ValueError, match=r"distinct atomic numbers, one or more, got \[1, 1\]"):
         ElementEmbedding(3, species=[1, 1])
+
+
+def test_refuses_negative_numbers():
+    with pytest.raises(ValueError, match=r"expects atomic numbers of \[1, 8\], got -1"):
+        ElementEmbedding(3, species=[1, 8])(torch.tensor([1, -1]))
