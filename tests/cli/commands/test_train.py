@@ -318,11 +318,14 @@ def test_new_takes_shipped_data_and_names_of_models_in_any_case(equitorch: Comma
     answer = equitorch("new", "e.yaml", "--data", "shipped:ethanol", "--model", "NequIP")
     assert answer.code == failure.OK, answer.text
     text = Path("e.yaml").read_text()
-    assert "train: shipped:ethanol" in text and "name: nequip" in text
+    assert "train: shipped:ethanol" in text
+    assert "name: nequip" in text
     answer = equitorch("new", "f.yaml", "--data", "shipped:ethanol", "--model", "EquiformerV2")
-    assert answer.code == failure.OK and "name: equiformer_v2" in Path("f.yaml").read_text()
+    assert answer.code == failure.OK
+    assert "name: equiformer_v2" in Path("f.yaml").read_text()
     answer = equitorch("new", "g.yaml", "--data", "shipped:ethanol", "--model", "nequipp")
-    assert answer.code == failure.USER and "did you mean 'nequip'" in answer.text
+    assert answer.code == failure.USER
+    assert "did you mean 'nequip'" in answer.text
 
 
 def test_check_suggests_a_file_name_without_a_colon(equitorch: Command) -> None:
