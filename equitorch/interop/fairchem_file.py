@@ -4,12 +4,21 @@ from __future__ import annotations
 
 import collections
 import pickle
+import struct
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
+
+from equitorch.models.container import peek_container
+
+# What PyTorch's reader says to bytes that it cannot follow.
+_UNREADABLE: Final = (
+    pickle.UnpicklingError, RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError,
+    AssertionError, ArithmeticError, struct.error,
+)  # fmt: skip
 
 
 def read(path: Path) -> Mapping[str, Any]:
@@ -17,31 +26,48 @@ def read(path: Path) -> Mapping[str, Any]:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it holds anything else, which only running its code could rebuild.
+        ValueError: if it holds anything else, which only running its code could rebuild, or is no checkpoint.
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
         with torch.serialization.safe_globals(_allowed()):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError) as error:
-        raise ValueError(
-            f"{path} cannot be read without running code from it, so it is refused ({_reason(path, error)}); "
-            f"if you trust it, convert it once: equitorch convert --unsafe-pickle {path} OUT.eqt"
-        ) from None
+    except _UNREADABLE:
+        raise ValueError(_refusal(path)) from None
     if not isinstance(content, Mapping):
         raise ValueError(f"{path} holds a {type(content).__name__}, expected the entries of a checkpoint")
     return content
 
 
-def _reason(path: Path, error: Exception) -> str:
+def _refusal(path: Path) -> str:
+    """Why a file is not read, and what to do instead."""
+    foreign = _foreign(path)
+    if foreign:
+        return (
+            f"{path} cannot be read without running code from it, so it is refused (it needs "
+            f"{', '.join(foreign)}); if you trust it, convert it once: "
+            f"equitorch convert --unsafe-pickle {path} OUT.eqt"
+        )
+    if _is_own(path):
+        return f"{path} is already a file of this library; load it with equitorch.load"
+    return f"{path} is no PyTorch checkpoint"
+
+
+def _foreign(path: Path) -> list[str]:
+    """What a checkpoint's code would call; nothing, if it is none."""
     try:
         with torch.serialization.safe_globals(_allowed()):
-            foreign = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError):
-        foreign = []
-    text = str(error).rpartition("WeightsUnpickler error:")[2].split("\n\n")[0]
-    return f"it needs {', '.join(foreign)}" if foreign else " ".join(text.split())
+            return list(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+    except _UNREADABLE:
+        return []
+
+
+def _is_own(path: Path) -> bool:
+    try:
+        return "format" in peek_container(path)
+    except ValueError:
+        return False
 
 
 def _mapping(_factory: object = None) -> dict[Any, Any]:

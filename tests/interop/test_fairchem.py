@@ -201,10 +201,38 @@ def test_refuses_files_that_would_run_code(tmp_path, monkeypatch):
         fairchem.load("a.pt")
     assert not (tmp_path / "harm-was-done").exists()
     (tmp_path / "b.pt").write_bytes(b"nothing of the kind")
-    with pytest.raises(ValueError, match=r"b\.pt cannot be read"):
+    with pytest.raises(ValueError, match=r"^b\.pt is no PyTorch checkpoint$"):
         fairchem.load("b.pt")
     with pytest.raises(FileNotFoundError, match=r"there is no checkpoint c\.pt"):
         fairchem.load("c.pt")
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"",
+        b"x",
+        b"{}",
+        b"abc",
+        b"\x80\x02.",
+        b"t.",
+        b"jx",
+        b"(1.",
+        b"energy: 1\n",
+        b"PK\x03\x04",
+        b"\xff" * 99,
+    ],
+)
+def test_junk_is_no_checkpoint(tmp_path, junk):
+    (tmp_path / "a.pt").write_bytes(junk)
+    with pytest.raises(ValueError, match=r"a\.pt is no PyTorch checkpoint$"):
+        read(tmp_path / "a.pt")
+
+
+def test_knows_files_of_this_library(tmp_path):
+    fairchem.load_potential(checkpoint()[1], species=[1, 6]).save(tmp_path / "a.eqt")
+    with pytest.raises(ValueError, match=r"already a file of this library; load it with equitorch\.load$"):
+        fairchem.load(tmp_path / "a.eqt")
 
 
 def test_takes_averaged_weights_where_there_are_some():
