@@ -17,7 +17,7 @@ from equitorch.layers.readout import pool
 from equitorch.layers.stacks import stack_irreps, stacks
 from equitorch.models.edge_frame_options import pair, warn_inexact
 from equitorch.models.elements import expect_elements
-from equitorch.models.equiformer_v2_options import SIZES, inexact, resolved
+from equitorch.models.equiformer_v2_options import inexact, resolved, sized
 from equitorch.ops.edges import EdgePlan
 from equitorch.ops.rotate import EdgeRotation
 
@@ -232,17 +232,17 @@ class EquiformerV2(nn.Module):
     @classmethod
     def base_31M(cls, **options: Any) -> Self:
         """The published model of 31,058,690 parameters: 8 blocks, lmax 4, mmax 2. Options win."""
-        return cls(**SIZES["31M"] | options)
+        return cls(**sized("31M", options))
 
     @classmethod
     def base_83M(cls, **options: Any) -> Self:
         """The published model of 83,164,802 parameters: 12 blocks, lmax 6, mmax 2. Options win."""
-        return cls(**SIZES["83M"] | options)
+        return cls(**sized("83M", options))
 
     @classmethod
     def base_153M(cls, **options: Any) -> Self:
         """The published model of 153,602,690 parameters: 20 blocks, lmax 6, mmax 3. Options win."""
-        return cls(**SIZES["153M"] | options)
+        return cls(**sized("153M", options))
 
     def forward(
         self,

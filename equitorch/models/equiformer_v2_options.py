@@ -37,6 +37,7 @@ SIZES: Final[dict[str, dict[str, Any]]] = {
     "153M": _PUBLISHED | {"layers": 20, "mmax": 3},
 }
 """The models published for OC20, by their numbers of parameters."""
+_PUBLISHED_ONLY: Final = ("grid_resolution", "max_neighbors", "direct_forces")
 _APPROXIMATE: Final = ("s2", "separable_s2", "grid", "separable_grid")
 _LEAST: Final = {
     "layers": 1, "lmax": 1, "mmax": 0, "heads": 1, "score_channels": 1, "edge_channels": 1, "radial": 2,
@@ -44,6 +45,16 @@ _LEAST: Final = {
 }  # fmt: skip
 _PAIRS: Final = ("channels", "hidden", "value_channels", "ffn_hidden")
 _SHARES: Final = ("attention_drop", "path_drop", "feature_drop")
+
+
+def sized(size: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a published size, under those given; in exact mode only what is exact of it.
+
+    >>> sized("31M", {})["max_neighbors"], "max_neighbors" in sized("31M", {"mode": "exact"})
+    (20, False)
+    """
+    dropped = _PUBLISHED_ONLY if options.get("mode") == "exact" else ()
+    return {name: value for name, value in SIZES[size].items() if name not in dropped} | dict(options)
 
 
 def resolved(options: Mapping[str, Any]) -> dict[str, Any]:

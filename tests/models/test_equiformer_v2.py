@@ -382,10 +382,18 @@ def test_published_sizes(size, count):
     assert SIZES[size]["lmax"] == made.lmax
 
 
+@pytest.mark.parametrize("size", SIZES)
+def test_published_sizes_in_exact_mode(size):
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = getattr(EquiformerV2, f"base_{size}")(mode="exact")
+    assert (made.lmax, made.options["direct_forces"]) == (SIZES[size]["lmax"], False)
+    with pytest.raises(ValueError, match="max_neighbors=20 makes energies jump"):
+        getattr(EquiformerV2, f"base_{size}")(mode="exact", max_neighbors=20)
+
+
 def test_options_win_over_published_sizes():
-    made = EquiformerV2.base_31M(
-        **SMALL, mode="exact", grid_resolution=None, max_neighbors=None, direct_forces=False
-    )
+    made = EquiformerV2.base_31M(**SMALL, mode="exact")
     assert (made.settings["parity"], made.settings["norm"]) == ("natural", "layer_norm_sh")
 
 
