@@ -27,7 +27,21 @@ _OF_EQUIFORMER: dict[str, dict[str, Any]] = {
     "medium": {"channels": 64, "layers": 3, "lmax": 3},
     "large": {"channels": 128, "layers": 4, "lmax": 4},
 }
-_SIZES = {"nequip": _OF_NEQUIP, "equiformer_v2": _OF_EQUIFORMER}
+_OF_FRAMES: dict[str, dict[str, Any]] = {
+    "small": {"layers": 2, "lmax": 2, "mmax": 2, "cutoff": 5.0},
+    "medium": {"layers": 3, "lmax": 3, "mmax": 2, "cutoff": 5.0},
+    "large": {"layers": 4, "lmax": 4, "mmax": 2, "cutoff": 6.0},
+}
+_OF_ESEN: dict[str, dict[str, Any]] = {
+    "small": {"channels": 32, "hidden": 32, "edge_channels": 32, **_OF_FRAMES["small"]},
+    "medium": {"channels": 64, "hidden": 64, "edge_channels": 64, **_OF_FRAMES["medium"]},
+    "large": {"channels": 128, "hidden": 128, "edge_channels": 128, **_OF_FRAMES["large"]},
+}
+_OF_ESCN = {size: {**of, "hidden": 2 * of["channels"]} for size, of in _OF_ESEN.items()}
+_SIZES = {"nequip": _OF_NEQUIP, "equiformer_v2": _OF_EQUIFORMER, "escn": _OF_ESCN, "esen": _OF_ESEN}
+_PARITY = {"nequip": "features of both parities; false is faster"} | dict.fromkeys(
+    ("equiformer_v2", "escn", "esen"), "natural, both, or so3 (no reflections); null: as the mode has it"
+)
 _PLAIN = {  # what a short config shows; everything else keeps its default
     "data": ("train", "valid", "test", "keys"),
     "model": ("name", "cutoff", "channels", "layers", "lmax", "parity", "radial", "reference_energies"),
@@ -39,9 +53,9 @@ _NOTES = {
     "data.test": "null, or as for valid",
     "data.keys": "names of the labels; auto finds REF_*, dft_*, energy, forces, ...",
     "model.cutoff": "Å",
-    "model.channels": "width of every layer",
-    "model.lmax": "highest degree of the features; 2 is more accurate and slower",
-    "model.parity": "features of both parities; false is faster",
+    "model.channels": "channels of an atom's features",
+    "model.lmax": "highest degree of the features; higher is more accurate and slower",
+    "model.mmax": "highest order that messages mix; at most lmax",
     "model.average_neighbors": "null: as many as in the training frames",
     "model.layers": "rounds of messages; each sees one cutoff further",
     "model.reference_energies": "auto, none, or eV per element: {C: -1029.5, H: -13.6}",
@@ -157,8 +171,11 @@ def run(path: Path, data: Path, model: str, size: str, full: bool, force: bool) 
         for k, v in values["train"]["loss"].items()
         if k not in ("energy", "forces", "stress") or k in labels
     }
-    notes = _descriptions(Config) | _NOTES
-    text = "\n".join(commented(values if full else _short(values, _PLAIN), notes))
+    notes = _descriptions(Config) | _NOTES | ({"model.parity": _PARITY[model]} if model in _PARITY else {})
+    plain = _PLAIN | {
+        "model": tuple(dict.fromkeys((*_PLAIN["model"][:-1], *sizes[size], *_PLAIN["model"][-1:])))
+    }
+    text = "\n".join(commented(values if full else _short(values, plain), notes))
     head = f"# {path.name}: units eV, Å, fs, e\n# {facts}\n" + (
         "" if full else "# every other setting: equitorch new --full\n"
     )

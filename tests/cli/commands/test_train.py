@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from ase.io import read, write
 
 from equitorch.cli import failure
@@ -326,6 +327,24 @@ def test_new_takes_shipped_data_and_names_of_models_in_any_case(equitorch: Comma
     answer = equitorch("new", "g.yaml", "--data", "shipped:ethanol", "--model", "nequipp")
     assert answer.code == failure.USER
     assert "did you mean 'nequip'" in answer.text
+
+
+@pytest.mark.parametrize("size", ["small", "medium", "large"])
+@pytest.mark.parametrize("model", ["tensornet", "nequip", "equiformer_v2", "escn", "esen"])
+def test_new_has_sizes_and_true_comments_for_every_model(equitorch: Command, model: str, size: str) -> None:
+    from equitorch.cli.commands.new import _SIZES, SIZES
+
+    answer = equitorch("new", "e.yaml", "--data", "shipped:ethanol", "--model", model, "--size", size)
+    assert answer.code == failure.OK, answer.text
+    text = Path("e.yaml").read_text()
+    written = yaml.safe_load(text)["model"]
+    assert written.items() >= _SIZES.get(model, SIZES)[size].items()
+    assert ("radial" in written) == (model in ("tensornet", "nequip"))
+    assert ("false is faster" in text) == (model == "nequip")
+    assert "width of every layer" not in text
+    assert "; 2 is more accurate" not in text
+    if model in ("escn", "esen"):
+        assert 5.0 <= written["cutoff"] <= 6.0
 
 
 def test_check_suggests_a_file_name_without_a_colon(equitorch: Command) -> None:
