@@ -229,7 +229,7 @@ def test_refuses_other_files(tmp_path, data, words):
         ({"options": {"channels": 4}}, r"cannot be built: .* should be .*, is"),
         ({"options": {"channels": 10**6, "max_z": 10**6}}, "cannot be built: "),
         ({"options": {"channels": 9}}, "options ask for more weights than the 388 in the file"),
-        ({"species": ["H"]}, "cannot be built"),
+        ({"species": ["Xx"]}, "cannot be built"),
         ({"reduce": "max"}, "expects reduce to be one of"),
     ],
 )

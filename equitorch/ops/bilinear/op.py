@@ -101,7 +101,8 @@ def bilinear(x: Tensor, y: Tensor, plan: Sequence[Tensor]) -> Tensor:
             f"got x of shape {tuple(x.shape)} and y of shape {tuple(y.shape)}"
         )
     channels = y.shape[-1] if x.shape[-1] == 1 else x.shape[-1]
-    if y.shape[-1] not in (1, channels) or x.dtype != y.dtype:
+    wide = y.shape[-1]  # not "in (1, channels)": Dynamo fails on that where sizes are symbols
+    if (wide != 1 and wide != channels) or x.dtype != y.dtype:
         raise ValueError(
             "bilinear expects x and y of one dtype with equally many channels, or one of them with a single "
             f"channel, got {x.dtype} {tuple(x.shape)} and {y.dtype} {tuple(y.shape)}"
