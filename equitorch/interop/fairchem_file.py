@@ -5,7 +5,8 @@ from __future__ import annotations
 import collections
 import pickle
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
@@ -31,7 +32,7 @@ def read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
-        with torch.serialization.safe_globals(_allowed()):
+        with _only(_allowed()):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except _UNREADABLE:
         raise ValueError(_refusal(path)) from None
@@ -57,7 +58,7 @@ def _refusal(path: Path) -> str:
 def _foreign(path: Path) -> list[str]:
     """What a checkpoint's code would call; nothing, if it is none."""
     try:
-        with torch.serialization.safe_globals(_allowed()):
+        with _only(_allowed()):
             return list(torch.serialization.get_unsafe_globals_in_checkpoint(path))
     except _UNREADABLE:
         return []
@@ -68,6 +69,19 @@ def _is_own(path: Path) -> bool:
         return "format" in peek_container(path)
     except ValueError:
         return False
+
+
+@contextmanager
+def _only(allowed: list[Any]) -> Iterator[None]:
+    """Let a checkpoint hold these, and nothing that other packages have allowed, such as ``defaultdict``."""
+    others = torch.serialization.get_safe_globals()
+    torch.serialization.clear_safe_globals()
+    try:
+        with torch.serialization.safe_globals(allowed):
+            yield
+    finally:
+        torch.serialization.clear_safe_globals()
+        torch.serialization.add_safe_globals(others)
 
 
 def _mapping(_factory: object = None) -> dict[Any, Any]:

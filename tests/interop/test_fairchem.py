@@ -187,6 +187,15 @@ def test_reads_files_with_numbers_of_numpy_and_containers(tmp_path):
     assert same(fairchem.load(tmp_path / "a.pt"), model)
 
 
+def test_reads_them_whatever_other_packages_allow(tmp_path):
+    """PyTorch Geometric allows ``defaultdict`` as itself, which PyTorch's reader then cannot fill."""
+    torch.save(checkpoint()[1], tmp_path / "a.pt")
+    with torch.serialization.safe_globals([collections.defaultdict]):
+        before = set(torch.serialization.get_safe_globals())
+        assert read(tmp_path / "a.pt")["val_metrics"]["energy_mae"]["metric"] == 0.25
+        assert set(torch.serialization.get_safe_globals()) == before
+
+
 class Hostile:
     def __reduce__(self):
         return os.mkdir, ("harm-was-done",)
