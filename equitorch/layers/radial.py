@@ -191,7 +191,8 @@ class _Kept:
             return compute()  # with history
         version = options, [(id(w), w.data_ptr(), w._version, w.dtype, w.device) for w in weights]
         if self.version != version:
-            self.version, self.result = version, compute()
+            with torch.no_grad():  # a history that outlives its backward pass could not be used again
+                self.version, self.result = version, compute()
         return self.result
 
     def __deepcopy__(self, memo: object) -> _Kept:
