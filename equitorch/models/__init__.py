@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from equitorch.models.equiformer_v2 import EquiformerV2 as EquiformerV2
     from equitorch.models.escn import ESCN as ESCN
     from equitorch.models.esen import ESEN as ESEN
+    from equitorch.models.mace import MACE as MACE
     from equitorch.models.nequip import NequIP as NequIP
     from equitorch.models.potential import Potential as Potential
     from equitorch.models.tensornet import TensorNet as TensorNet
@@ -19,6 +20,7 @@ _FILES = {
     "ESCN": "escn",
     "ESEN": "esen",
     "EquiformerV2": "equiformer_v2",
+    "MACE": "mace",
     "NequIP": "nequip",
     "Potential": "potential",
     "TensorNet": "tensornet",

@@ -28,6 +28,7 @@ MODELS = {
     "tensornet": "equitorch.models.tensornet:TensorNet",
     "tensornet2": "equitorch.models.tensornet2:TensorNet2",
     "nequip": "equitorch.models.nequip:NequIP",
+    "mace": "equitorch.models.mace:MACE",
     "equiformer_v2": "equitorch.models.equiformer_v2:EquiformerV2",
     "escn": "equitorch.models.escn:ESCN",
     "esen": "equitorch.models.esen:ESEN",

@@ -25,22 +25,60 @@ def element_names(numbers: Iterable[int]) -> str:
     return ", ".join(chemical_symbols[z] if 0 < z < len(chemical_symbols) else f"Z={z}" for z in numbers)
 
 
-def expect_elements(model: str, atomic_numbers: Tensor, max_z: int) -> None:
+def element_numbers(model: str, elements: Sequence[int | str]) -> list[int]:
+    """The atomic numbers of the elements for which a model has weights, in increasing order.
+
+    Args:
+        model: its name.
+        elements: atomic numbers or chemical symbols.
+
+    Raises:
+        ValueError: if one is unknown or named twice, or none is given.
+
+    >>> element_numbers("MACE", ["O", "H"])
+    [1, 8]
+    """
+    given = [elements] if isinstance(elements, str) else list(elements)
+    numbers: list[int | str] = list(given)
+    if any(isinstance(z, str) for z in given):
+        from ase.data import atomic_numbers
+
+        numbers = [atomic_numbers.get(z, z) if isinstance(z, str) else z for z in given]
+    whole = all(isinstance(z, int) and not isinstance(z, bool) and z >= 0 for z in numbers)
+    if not whole or not numbers or len(set(numbers)) < len(numbers):
+        raise ValueError(
+            f"{model} expects elements to be distinct atomic numbers or chemical symbols, got {given}"
+        )
+    return sorted(int(z) for z in numbers)
+
+
+def expect_elements(
+    model: str, atomic_numbers: Tensor, max_z: int, elements: Sequence[int] | None = None
+) -> None:
     """Refuse atomic numbers for which a model's table of elements has no row, where looking costs no wait.
 
     Args:
         model: its name.
         atomic_numbers: of all atoms. Shape (atoms,).
         max_z: rows of the table.
+        elements: the numbers that have rows, where not all up to ``max_z`` - 1 do.
 
     Raises:
-        ValueError: for another type than integers, or a number that is not from 0 to ``max_z`` - 1.
+        ValueError: for another type than integers, or a number that has no row.
 
     >>> expect_elements("NequIP", torch.tensor([1, 8]), 128)
     """
     if atomic_numbers.dtype not in (torch.int64, torch.int32):
         raise ValueError(f"{model} expects atomic_numbers as int64, got {atomic_numbers.dtype}")
     if not readable(atomic_numbers) or not atomic_numbers.numel():
+        return
+    if elements is not None:
+        unknown = sorted(set(atomic_numbers.unique().tolist()) - set(elements))
+        if unknown:
+            raise ValueError(
+                f"{model} has weights for {element_names(elements)}, got {element_names(unknown)}; "
+                "build it with these elements, and train it on them"
+            )
         return
     low, high = (int(end) for end in atomic_numbers.aminmax())
     if low < 0 or high >= max_z:
@@ -62,8 +100,9 @@ def known_species(
     if species is None:
         keys = {z for table in tables if isinstance(table, Mapping) for z in table}
         options = getattr(model, "options", {})
-        top = int(options.get("max_z", _ROWS)) if isinstance(options, Mapping) else _ROWS
-        species = sorted(keys) or range(1, min(top, _ROWS))
+        options = options if isinstance(options, Mapping) else {}
+        top = int(options.get("max_z", _ROWS))
+        species = sorted(keys) or options.get("elements") or range(1, min(top, _ROWS))
     numbers = sorted({_number(z) if isinstance(z, str) else int(z) for z in species})
     if not numbers or numbers[0] < 0:
         raise ValueError(

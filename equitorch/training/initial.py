@@ -43,7 +43,7 @@ def build_potential(config: Config, splits: Mapping[str, AtomDataset]) -> tuple[
     if isinstance(scale, str):
         rest = root_mean_square(residual) if keeps else _spread(residual)
         scale = root_mean_square(forces) or rest or 1.0
-    measured = _measured(config, train)
+    measured = _measured(config, train, species)
     model = model_class(config.model.name)(**config.model.options | measured)
     _check_species(model, species)
     potential = Potential(model, species=species, reference_energies=references, scale=scale, shift=shift)
@@ -51,22 +51,28 @@ def build_potential(config: Config, splits: Mapping[str, AtomDataset]) -> tuple[
     if keeps:
         silence_isolated_atoms(potential)
         notes.append(_kept(train, species))
-    notes += [f"{name}: {value:g} in the training frames" for name, value in measured.items()]
+    notes += [
+        f"{name}: {value:g} in the training frames"
+        for name, value in measured.items()
+        if isinstance(value, float)
+    ]
     return potential, notes
 
 
-def _measured(config: Config, train: AtomDataset) -> dict[str, float]:
-    """Keywords of the model that are numbers of the data and were left open: the mean number of neighbours.
+def _measured(config: Config, train: AtomDataset, species: Sequence[int]) -> dict[str, float | list[int]]:
+    """Keywords of the model that are facts of the data and were left open: elements, mean neighbours.
 
-    Of up to a hundred frames, to four digits.
+    Neighbours of up to a hundred frames, to four digits.
     """
     options = model_options(config.model.name) | config.model.options
-    if "average_neighbors" not in options or options["average_neighbors"] is not None:
-        return {}
+    open_ = {name for name in ("elements", "average_neighbors") if options.get(name, "") is None}
+    found: dict[str, float | list[int]] = {"elements": list(species)} if "elements" in open_ else {}
+    if "average_neighbors" not in open_:
+        return found
     some = range(0, len(train), -(-len(train) // 100))
     graphs = [train.graph(i, cutoff=options["cutoff"]) for i in some]
     mean = sum(graph.num_edges for graph in graphs) / sum(graph.num_atoms for graph in graphs)
-    return {"average_neighbors": float(f"{mean:.4g}")} if mean > 0 else {}
+    return found | ({"average_neighbors": float(f"{mean:.4g}")} if mean > 0 else {})
 
 
 def _kept(train: AtomDataset, species: Sequence[int]) -> str:
@@ -95,8 +101,12 @@ def _spread(values: np.ndarray) -> float:
 
 
 def _check_species(model: nn.Module, species: Sequence[int]) -> None:
-    limit = getattr(model, "options", {}).get("max_z", math.inf)
-    if species[-1] >= limit:
+    options = getattr(model, "options", {})
+    limit, named = options.get("max_z", math.inf), options.get("elements")
+    if named is not None and not set(species) <= set(named):
+        message = f"the data have {element_names(species)}, the model has weights for {element_names(named)}"
+        raise ConfigError([Problem("model.elements", message)])
+    if named is None and species[-1] >= limit:
         message = f"the data have element {species[-1]}, the table of the model ends at {limit - 1}"
         raise ConfigError([Problem("model.max_z", message)])
 
@@ -109,7 +119,7 @@ def _continued(config: Config, species: Sequence[int]) -> tuple[Potential, list[
     problems = [
         Problem(f"model.{name}", f"is {options.get(name)!r} in '{path}', got {value!r}; leave it out")
         for name, value in config.model.options.items()
-        if options.get(name) != value and not (name == "average_neighbors" and value is None)
+        if options.get(name) != value and not (name in ("average_neighbors", "elements") and value is None)
     ]
     unknown = sorted(set(species) - set(potential.species))
     if unknown:

@@ -22,6 +22,11 @@ _OF_NEQUIP: dict[str, dict[str, Any]] = {
     "medium": {"channels": 32, "layers": 4, "lmax": 1},
     "large": {"channels": 64, "layers": 4, "lmax": 2},
 }
+_OF_MACE: dict[str, dict[str, Any]] = {
+    "small": {"channels": 32, "lmax": 1, "max_ell": 2},
+    "medium": {"channels": 64, "lmax": 1, "max_ell": 3},
+    "large": {"channels": 128, "lmax": 2, "max_ell": 3},
+}
 _OF_EQUIFORMER: dict[str, dict[str, Any]] = {
     "small": {"channels": 32, "layers": 2, "lmax": 2},
     "medium": {"channels": 64, "layers": 3, "lmax": 3},
@@ -38,7 +43,13 @@ _OF_ESEN: dict[str, dict[str, Any]] = {
     "large": {"channels": 128, "hidden": 128, "edge_channels": 128, **_OF_FRAMES["large"]},
 }
 _OF_ESCN = {size: {**of, "hidden": 2 * of["channels"]} for size, of in _OF_ESEN.items()}
-_SIZES = {"nequip": _OF_NEQUIP, "equiformer_v2": _OF_EQUIFORMER, "escn": _OF_ESCN, "esen": _OF_ESEN}
+_SIZES = {
+    "nequip": _OF_NEQUIP,
+    "mace": _OF_MACE,
+    "equiformer_v2": _OF_EQUIFORMER,
+    "escn": _OF_ESCN,
+    "esen": _OF_ESEN,
+}
 _PARITY = {"nequip": "features of both parities; false is faster"} | dict.fromkeys(
     ("equiformer_v2", "escn", "esen"), "natural, both, or so3 (no reflections); null: as the mode has it"
 )
@@ -55,6 +66,7 @@ _NOTES = {
     "model.cutoff": "Å",
     "model.channels": "channels of an atom's features",
     "model.lmax": "highest degree of the features; higher is more accurate and slower",
+    "model.max_ell": "highest degree of the harmonics that are multiplied",
     "model.mmax": "highest order that messages mix; at most lmax",
     "model.average_neighbors": "null: as many as in the training frames",
     "model.layers": "rounds of messages; each sees one cutoff further",
