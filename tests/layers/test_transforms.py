@@ -27,6 +27,17 @@ class Case(NamedTuple):
     mixes_points: bool = False  # one point's result depends on the others
 
 
+class OneSpecies(nn.Module):
+    """A layer whose second argument says which species each point is of."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x, torch.zeros(x.shape[:-2], dtype=torch.int64, device=x.device))
+
+
 CASES = {
     "Activation": Case(lambda: layers.Activation("2x0e+0o+1o", ["silu", torch.tanh, None]), (6, 3)),
     "BatchNorm, training": Case(lambda: layers.BatchNorm(IRREPS, 3), (17, 3), mixes_points=True),
@@ -46,6 +57,8 @@ CASES = {
     "Gate": Case(lambda: layers.Gate("0e+0o", ["silu", torch.tanh], "3x0e", ["sigmoid"], "2x1o+2e"), (16, 3)),
     "GatedRows": Case(lambda: layers.GatedRows(3, 2, 2), [(14, 2), (6,)]),
     "GatedRows, both": Case(lambda: layers.GatedRows(2, 2, (2, 1), parity="both"), [(9, 3), (7,)]),
+    "GauntManyBody": Case(lambda: OneSpecies(layers.GauntManyBody(2, 1, 3)), (9, 3)),
+    "GauntManyBody, rank 1": Case(lambda: OneSpecies(layers.GauntManyBody(2, 1, 3, rank=1)), (9, 3)),
     "GridMLP": Case(lambda: layers.GridMLP(1, 3, 4, exact=False), (4, 3)),
     "Identity": Case(lambda: layers.Identity("0e+0e+1o", "2x0e+1o"), (5, 3)),
     "LayerNorm": Case(lambda: layers.LayerNorm(IRREPS, 3), (17, 3)),
