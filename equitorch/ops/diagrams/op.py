@@ -1,71 +1,265 @@
-"""All diagrams of a group at once: ANALYSIS, MIX, SYNTHESIS."""
+"""ANALYSIS and SYNTHESIS as layers and PyTorch's compiler see them: each is the other's derivative."""
 
 from __future__ import annotations
 
+import functools
+import importlib
 from collections.abc import Sequence
+from types import ModuleType
+from typing import Any
 
+import torch
 from torch import Tensor
 
-from equitorch.ops.diagrams.program import LinearPlan
+from equitorch.ops.backend import fused, traced
+from equitorch.ops.diagrams import reference
 
-
-def diagram_linear(
-    xs: Sequence[Tensor],
-    weights: Sequence[Tensor],
-    plan: LinearPlan,
-    n: int,
-    *,
-    scale: float | Tensor = 1.0,
-    mask: Tensor | None = None,
-) -> list[Tensor]:
-    r"""The equivariant linear map with these weights, between direct sums of tensor powers of R^n.
-
-    Bilinear in ``xs`` and ``weights`` and differentiable to any order; without the matrix of the map.
-
-    Args:
-        xs: one tensor for each of ``plan.orders_in``.
-        weights: one for each of ``plan.pairs``.
-        plan: of the group, from ``linear_plan``; made once, where the module is made.
-        n: dimension.
-        scale: a factor for each closed block of a lower half: 1, 1 / n or n ** -0.5; or one for each sample.
-        mask: of permutation groups: which of the n points of each sample are there. The rest count as zero,
-            and the results are zero there. For means, ``scale`` is 1 / mask.sum(1).
-
-    Shape:
-        xs: (batch, n**k, channels_in) each, weights: ``pair.weight_shape(channels_in, channels_out)`` each,
-        scale: (batch,), mask: (batch, n) -> (batch, n**l, channels_out) for each of ``plan.orders_out``
-
-    Raises:
-        ValueError: if the shapes do not belong together.
-    """
-    raise NotImplementedError
+_KERNELS: dict[str, str] = {}
 
 
 def diagram_analysis(x: Tensor, key: str, n: int, form: str = "", scale: float = 1.0) -> list[Tensor]:
-    """All halves of a tensor, sector by sector: (batch, n**order, channels) -> (batch, n**rank, halves, channels).
+    r"""All halves of a tensor, sector by sector.
 
-    ``key`` is a ``Plan.key``; rank counts through and alternating axes, in C order.
+    .. math:: z_{h}[j_1, .., j_d] = s^{\text{closed}} \sum x[i_1, .., i_k]
+
+    over all indices that agree within the blocks of the half h, and are j on its through blocks.
+
+    Args:
+        x: the tensor.
+        key: which halves: a ``Plan.key``, with marks for permutations; see ``reference.reading``.
+        n: dimension.
+        form: what pairs are contracted with: "", "O", "O(p,q)", "Sp:block" or "Sp:interleaved".
+        scale: a factor for each closed block, s.
+
+    Shape:
+        x: (batch, n ** order, channels) -> (batch, n ** rank, halves, channels) for each sector, where rank
+        counts through and alternating axes, in C order. The tensor itself, if asked for, is no copy.
+
+    >>> z0, z1 = diagram_analysis(torch.ones(1, 9, 1), "2|partition:0:0|partition:1:0", 3)
+    >>> z0.flatten(), z1[0, 0].flatten()  # trace and sum of all; diagonal, sums over rows and over columns
+    (tensor([3., 9.]), tensor([1., 3., 3.]))
     """
-    raise NotImplementedError
+    rest, whole = _without_whole(key)
+    found = iter(_analysis(x, rest, n, form, scale) if "|" in rest else [])
+    return [x.unsqueeze(2) if itself else next(found) for itself in whole]
 
 
 def diagram_synthesis(zs: Sequence[Tensor], key: str, n: int, form: str = "", scale: float = 1.0) -> Tensor:
-    """The transpose of ``diagram_analysis``."""
-    raise NotImplementedError
-
-
-def orbit_map(x: Tensor, weight: Tensor, orbits: Tensor) -> Tensor:
-    r"""The equivariant linear map of any permutation group: a weight for each orbit of pairs of rows.
-
-    .. math:: y_i = \sum_j x_j W^{(o_{i j})}
-
-    Args:
-        x: the feature.
-        weight: of each orbit.
-        orbits: the number of the orbit of each pair; ``Automorphism.orbits(l + k)`` as a matrix.
+    """The transpose of ``diagram_analysis``: from all halves, at least one sector, to the tensor.
 
     Shape:
-        x: (batch, n**k, channels_in), weight: (orbits, channels_in, channels_out), orbits: (n**l, n**k)
-        -> (batch, n**l, channels_out)
+        (batch, n ** rank, halves, channels) for each sector -> (batch, n ** order, channels)
+
+    >>> z = torch.arange(3.0).reshape(1, 3, 1, 1)
+    >>> diagram_synthesis([torch.cat([z, z, 0 * z], 2)], "2|partition:1:0", 3).reshape(3, 3)
+    tensor([[0., 1., 2.],
+            [0., 2., 2.],
+            [0., 1., 4.]])
     """
-    raise NotImplementedError
+    zs = list(zs)
+    if traced(*zs):
+        return torch.ops.equitorch.diagram_synthesis(zs, key, n, form, scale)
+    kernel = _kernel(*zs)
+    if kernel is None:
+        return reference.synthesis(zs, key, n, form, scale)
+    if torch.is_grad_enabled() and any(z.requires_grad for z in zs):
+        return _Synthesis.apply(key, n, form, scale, *zs)
+    return kernel.synthesis(zs, key, n, form, scale)
+
+
+def diagram_symbol(z: Tensor, key: str, n: int, form: str = "", transposed: bool = False) -> Tensor:
+    """Alternating axes of lower halves turned to those of upper ones, or back.
+
+    Shape:
+        (batch, n ** (through + lower), halves, channels) -> (batch, n ** (through + upper), halves, channels)
+
+    >>> z = torch.eye(3)[None, 0, :, None, None]
+    >>> diagram_symbol(z, "free:0:1:2", 3, "O").reshape(3, 3)  # eps[a, b, 0]
+    tensor([[ 0.,  0.,  0.],
+            [ 0.,  0.,  1.],
+            [ 0., -1.,  0.]])
+    """
+    if traced(z):
+        return torch.ops.equitorch.diagram_symbol(z, key, n, form, transposed)
+    return _symbol(z, key, n, form, transposed)
+
+
+def _analysis(x: Tensor, key: str, n: int, form: str, scale: float) -> Sequence[Tensor]:
+    if traced(x):
+        return torch.ops.equitorch.diagram_analysis(x, key, n, form, scale)
+    kernel = _kernel(x)
+    if kernel is None:
+        return reference.analysis(x, key, n, form, scale)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _Analysis.apply(x, key, n, form, scale)
+    return kernel.analysis(x, key, n, form, scale)
+
+
+def _without_whole(key: str) -> tuple[str, list[bool]]:
+    """The key without those sectors which are the tensor itself, and which those are."""
+    order, *words = key.split("|")
+    whole = [_rank(word) == int(order) and word[-1] not in "<>" for word in words]
+    return "|".join([order] + [word for word, itself in zip(words, whole, strict=True) if not itself]), whole
+
+
+def _rank(word: str) -> int:
+    return sum([int(count) for count in word.split(":")[1].split(",")])
+
+
+def _kernel(*operands: Tensor) -> ModuleType | None:
+    name = _KERNELS.get(operands[0].device.type)
+    if name is None or not fused(*operands):
+        return None
+    return importlib.import_module(f"equitorch.ops.diagrams.{name}")
+
+
+class _Analysis(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *options: Any) -> tuple[Tensor, ...]:
+        ctx.options = options
+        kernel = _kernel(x) or reference
+        return tuple(kernel.analysis(x, *options))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
+        return diagram_synthesis(grads, *ctx.options), None, None, None, None
+
+
+class _Synthesis(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, key: str, n: int, form: str, scale: float, *zs: Tensor) -> Tensor:
+        ctx.options = key, n, form, scale
+        kernel = _kernel(*zs) or reference
+        out: Tensor = kernel.synthesis(list(zs), key, n, form, scale)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+        return None, None, None, None, *diagram_analysis(grad, *ctx.options)
+
+
+def _symbol(z: Tensor, key: str, n: int, form: str, transposed: bool) -> Tensor:
+    values = _values(key, n, form, z.device, z.dtype)
+    if transposed:
+        values = values.mT
+    through, size = n ** int(key.split(":")[1]), z.shape[1]
+    blocks = z.reshape(z.shape[0], through, size // through, *z.shape[2:])
+    return torch.einsum("iab,zibhc->ziahc", values, blocks).flatten(1, 2).contiguous()
+
+
+@functools.lru_cache(maxsize=128)
+def _values(key: str, n: int, form: str, device: torch.device, dtype: torch.dtype) -> Tensor:
+    with torch.inference_mode(False):
+        return reference.symbol(key, n, form).to(device, dtype)
+
+
+def _run_analysis(x: Tensor, key: str, n: int, form: str, scale: float) -> list[Tensor]:
+    kernel = _kernel(x)
+    if kernel is None:
+        return reference.analysis(x, key, n, form, scale)
+    return [z.clone() for z in kernel.analysis(x, key, n, form, scale)]
+
+
+def _run_synthesis(zs: list[Tensor], key: str, n: int, form: str, scale: float) -> Tensor:
+    y: Tensor = (_kernel(*zs) or reference).synthesis(zs, key, n, form, scale)
+    shared = any(y.untyped_storage().data_ptr() == z.untyped_storage().data_ptr() for z in zs)
+    return y.clone() if shared else y  # results of an op share no memory with its arguments
+
+
+def _fake_analysis(x: Tensor, key: str, n: int, form: str, scale: float) -> list[Tensor]:
+    plan, views = reference.reading(key)
+    ranks = [sector.rank + sector.alternating for sector in plan.sectors]
+    return [
+        x.new_empty(x.shape[0], n**rank, len(group), x.shape[2])
+        for rank, group in zip(ranks, views, strict=True)
+    ]
+
+
+def _fake_synthesis(zs: list[Tensor], key: str, n: int, form: str, scale: float) -> Tensor:
+    return zs[0].new_empty(zs[0].shape[0], n ** int(key.split("|")[0]), zs[0].shape[3])
+
+
+def _fake_symbol(z: Tensor, key: str, n: int, form: str, transposed: bool) -> Tensor:
+    _, through, lower, upper = key.split(":")
+    rank = int(through) + int(lower if transposed else upper)
+    return z.new_empty(z.shape[0], n**rank, *z.shape[2:])
+
+
+def _keep_options(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    ctx.options = inputs[1:]
+
+
+def _analysis_backward(ctx: Any, grads: Sequence[Tensor]) -> tuple[Any, ...]:
+    return diagram_synthesis(grads, *ctx.options), None, None, None, None
+
+
+def _synthesis_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    return diagram_analysis(grad, *ctx.options), None, None, None, None
+
+
+def _symbol_backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    key, n, form, transposed = ctx.options
+    return diagram_symbol(grad, key, n, form, not transposed), None, None, None, None
+
+
+def _batched_analysis(info: Any, dims: Any, x: Tensor, *options: Any) -> tuple[Any, Any]:
+    zs = torch.ops.equitorch.diagram_analysis(_merged(x, dims[0], info.batch_size), *options)
+    return [_split(z, info.batch_size) for z in zs], [0] * len(zs)
+
+
+def _batched_synthesis(info: Any, dims: Any, zs: Sequence[Tensor], *options: Any) -> tuple[Any, Any]:
+    merged = [_merged(z, dim, info.batch_size) for z, dim in zip(zs, dims[0], strict=True)]
+    return _split(torch.ops.equitorch.diagram_synthesis(merged, *options), info.batch_size), 0
+
+
+def _batched_symbol(info: Any, dims: Any, z: Tensor, *options: Any) -> tuple[Any, Any]:
+    merged = _merged(z, dims[0], info.batch_size)
+    return _split(torch.ops.equitorch.diagram_symbol(merged, *options), info.batch_size), 0
+
+
+def _merged(x: Tensor, dim: int | None, size: int) -> Tensor:
+    """One more axis merged into the batch."""
+    return (x.movedim(dim, 0) if dim is not None else x[None].expand(size, *x.shape)).flatten(0, 1)
+
+
+def _split(x: Tensor, size: int) -> Tensor:
+    return x.reshape(size, x.shape[0] // size if size else 0, *x.shape[1:])
+
+
+_LIB = torch.library.Library("equitorch", "FRAGMENT")  # kept: its end would unregister the operators
+_OPTIONS = "str key, SymInt n, str form"
+
+
+def _register(name: str, signature: str, run: Any, fake: Any, backward: Any, batched: Any) -> None:
+    _LIB.define(f"{name}{signature}", tags=(torch.Tag.pt2_compliant_tag,))
+    _LIB.impl(name, run, "CompositeExplicitAutograd")
+    qualified = f"equitorch::{name}"
+    torch.library.register_fake(qualified, fake, lib=_LIB)
+    torch.library.register_autograd(qualified, backward, setup_context=_keep_options, lib=_LIB)
+    torch.library.register_vmap(qualified, batched, lib=_LIB)
+
+
+_register(
+    "diagram_analysis",
+    f"(Tensor x, {_OPTIONS}, float scale) -> Tensor[]",
+    _run_analysis,
+    _fake_analysis,
+    _analysis_backward,
+    _batched_analysis,
+)
+_register(
+    "diagram_synthesis",
+    f"(Tensor[] zs, {_OPTIONS}, float scale) -> Tensor",
+    _run_synthesis,
+    _fake_synthesis,
+    _synthesis_backward,
+    _batched_synthesis,
+)
+_register(
+    "diagram_symbol",
+    f"(Tensor z, {_OPTIONS}, bool transposed) -> Tensor",
+    _symbol,
+    _fake_symbol,
+    _symbol_backward,
+    _batched_symbol,
+)
