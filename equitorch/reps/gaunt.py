@@ -14,7 +14,7 @@ PARITIES = ("even", "odd")
 
 
 def gaunt_factor(l1: int, l2: int, l3: int) -> float:
-    r"""k in :math:`\int Y_1 Y_2 Y_3 = k\, C`, with C = ``wigner_3j(l1, l2, l3)`` and orthonormal harmonics.
+    r"""The k in :math:`\int Y_1 Y_2 Y_3 = k\, C`, with C = ``wigner_3j`` and orthonormal harmonics.
 
     .. math:: k = \sqrt{\frac{(2 l_1 + 1)(2 l_2 + 1)(2 l_3 + 1)}{4 \pi}}
         \left| \begin{pmatrix} l_1 & l_2 & l_3 \\ 0 & 0 & 0 \end{pmatrix} \right|
@@ -33,7 +33,7 @@ def gaunt_factor(l1: int, l2: int, l3: int) -> float:
 
 
 def bracket_factor(l1: int, l2: int, l3: int) -> float:
-    r"""h in :math:`\int Y_3 \{Y_1, Y_2\} = h\, C`, with :math:`\{f, g\} = r \cdot (\nabla f \times \nabla g)`.
+    r"""The h in :math:`\int Y_3 \{Y_1, Y_2\} = h\, C`, where {f, g} = r . (grad f x grad g).
 
     .. math:: h = \sqrt{\frac{(2 l_1 + 1)(2 l_2 + 1)(2 l_3 + 1)}{4 \pi}\, l_1 (l_1 + 1)\, l_2 (l_2 + 1)}
         \left| \begin{pmatrix} l_1 & l_2 & l_3 \\ 1 & -1 & 0 \end{pmatrix} \right|

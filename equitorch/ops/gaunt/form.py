@@ -12,6 +12,7 @@ with components of the gradient along beta and alpha.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -27,6 +28,7 @@ _BRACKET: tuple[Term, ...] = (
     ((0, "azimuthal"), (1, "value"), (BRACKET, "polar"), 1.0),
     ((0, "polar"), (1, "value"), (BRACKET, "azimuthal"), -1.0),
 )
+_TERMS = {"even": _PRODUCT, "odd": _BRACKET, "both": _PRODUCT + _BRACKET}
 
 
 class Form(NamedTuple):
@@ -63,7 +65,7 @@ class Form(NamedTuple):
     @property
     def terms(self) -> tuple[Term, ...]:
         """Products on the grid: component of each of three slots, and a sign."""
-        return {"even": _PRODUCT, "odd": _BRACKET, "both": _PRODUCT + _BRACKET}[self.parity]
+        return _TERMS[self.parity]
 
     def lmax(self, slot: int) -> int:
         """Highest degree in a slot."""
@@ -75,8 +77,7 @@ class Form(NamedTuple):
 
     def components(self, slot: int) -> tuple[str, ...]:
         """What is needed of a function in a slot."""
-        found = {name for *factors, _ in self.terms for s, name in factors if s == slot}
-        return tuple(name for name in ("value", "polar", "azimuthal") if name in found)
+        return _components(self.parity, slot)
 
 
 class Request(NamedTuple):
@@ -93,7 +94,7 @@ class Program(NamedTuple):
         slots: of each tensor.
         requests: what to compute.
 
-    >>> Program((0, 1), (Request(2, ((0, 1),)),)).derivative([0, 1], [0])
+    >>> Program((0, 1), (Request(2, ((0, 1),)),)).derivative((0, 1), (0,))
     Program(slots=(0, 1, 2), requests=(Request(slot=0, pairs=((1, 2),)), Request(slot=1, pairs=((0, 2),))))
     """
 
@@ -121,7 +122,8 @@ class Program(NamedTuple):
             flat += [slot, len(pairs), *(n for pair in pairs for n in pair)]
         return flat
 
-    def derivative(self, wanted: Sequence[int], given: Sequence[int]) -> Program:
+    @functools.lru_cache(maxsize=256)  # noqa: B019 - programs are few and small
+    def derivative(self, wanted: tuple[int, ...], given: tuple[int, ...]) -> Program:
         """The program whose tensors are these and cotangents of the results ``given``.
 
         Args:
@@ -137,3 +139,9 @@ class Program(NamedTuple):
                         found[own].append((other, place))
         requests = tuple(Request(self.slots[tensor], tuple(pairs)) for tensor, pairs in found.items())
         return Program(slots, requests)
+
+
+@functools.cache
+def _components(parity: str, slot: int) -> tuple[str, ...]:
+    found = {name for *factors, _ in _TERMS[parity] for s, name in factors if s == slot}
+    return tuple(name for name in ("value", "polar", "azimuthal") if name in found)

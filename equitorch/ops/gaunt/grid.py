@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -23,26 +24,31 @@ class MatrixTransform:
         grid = product_grid(*form.lmaxs)
         weight = grid.weight.repeat_interleave(grid.alpha.shape[0])
         self.points = weight.shape[0]
-        tables = {}
+        self._to: dict[int, Tensor] = {}  # the components of a slot one after the other
+        self._from: dict[int, list[Tensor]] = {}
         for slot in range(4):
             parts = [table(grid, form.lmax(slot), name) for name in form.components(slot)]
             if parts:
-                tables[slot] = torch.cat(parts), torch.cat([weight[:, None] * part for part in parts]).T
-        self._to = {slot: values.to(like) for slot, (values, _) in tables.items()}
-        self._from = {slot: rows.to(like).contiguous() for slot, (_, rows) in tables.items()}
+                self._to[slot] = torch.cat(parts).to(like)
+                self._from[slot] = [(weight[:, None] * part).T.contiguous().to(like) for part in parts]
 
-    def values(self, slot: int, x: Tensor, out: Tensor) -> None:
-        _apply(self._to[slot], x, out.flatten(1, 2))
+    def values(self, slot: int, x: Tensor) -> Sequence[Tensor]:
+        matrix = self._to[slot]
+        whole = x @ matrix.T if x.ndim == 2 else torch.bmm(matrix.expand(x.shape[0], -1, -1), x)
+        return whole.split(self.points, dim=1) if whole.shape[1] > self.points else (whole,)
 
-    def rows(self, slot: int, values: Tensor, out: Tensor) -> None:
-        _apply(self._from[slot], values.flatten(1, 2), out)
-
-
-def _apply(matrix: Tensor, x: Tensor, out: Tensor) -> None:
-    if x.ndim == 2:
-        torch.mm(x, matrix.T, out=out)
-    else:
-        torch.bmm(matrix.expand(x.shape[0], -1, -1), x, out=out)
+    def rows(self, slot: int, values: Sequence[Tensor]) -> Tensor:
+        first, *rest = self._from[slot]
+        value, *others = values
+        if value.ndim == 2:
+            out = value @ first.T
+            for matrix, value in zip(rest, others, strict=True):
+                out.addmm_(value, matrix.T)
+            return out
+        out = torch.bmm(first.expand(value.shape[0], -1, -1), value)
+        for matrix, value in zip(rest, others, strict=True):
+            out.baddbmm_(matrix.expand(value.shape[0], -1, -1), value)
+        return out
 
 
 @functools.lru_cache(maxsize=64)

@@ -13,6 +13,11 @@ from equitorch.ops.gaunt.choice import chosen
 from equitorch.ops.gaunt.form import BACKENDS, BRACKET, PRECISIONS, PRODUCT, Form, Program, Request
 from equitorch.ops.gaunt.reference import gaunt as reference
 
+_PROGRAMS = {
+    parity: Program((0, 1), tuple([Request(slot, ((0, 1),)) for slot in slots]))
+    for parity, slots in (("even", (PRODUCT,)), ("odd", (BRACKET,)), ("both", (PRODUCT, BRACKET)))
+}
+
 _LIB = torch.library.Library("equitorch", "FRAGMENT")
 
 
@@ -110,11 +115,12 @@ def _called(
             f"{name} expects x and y of one dtype with equally many channels, or one of them with a single "
             f"channel, got {x.dtype} {tuple(x.shape)} and {y.dtype} {tuple(y.shape)}"
         )
+    program = _PROGRAMS[parity]
+    if x.ndim == y.ndim == 3 and x.shape[0] == y.shape[0] and x.shape[2] == wide:
+        return gaunt([x, y], program, form)
     batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
     flat = [t.expand(*batch, -1, channels).reshape(batch.numel(), t.shape[-2], channels) for t in (x, y)]
-    outs = [slot for slot in (PRODUCT, BRACKET) if form.components(slot)]
-    found = gaunt(flat, Program((0, 1), tuple(Request(slot, ((0, 1),)) for slot in outs)), form)
-    return [z.reshape(*batch, z.shape[1], channels) for z in found]
+    return [z.reshape(*batch, z.shape[1], channels) for z in gaunt(flat, program, form)]
 
 
 def _degree(name: str, operand: str, x: Tensor) -> int:
@@ -169,7 +175,7 @@ def _derivatives(
     found: list[Tensor | None] = [None] * len(tensors)
     if wanted:
         cotangents = [grad for grad in grads if grad is not None]
-        results = gaunt([*tensors, *cotangents], program.derivative(wanted, given), form)
+        results = gaunt([*tensors, *cotangents], program.derivative(tuple(wanted), tuple(given)), form)
         for n, result in zip(wanted, results, strict=True):
             found[n] = result
     return found
