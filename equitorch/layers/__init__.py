@@ -24,6 +24,8 @@ from equitorch.layers.extract import ExtractIr as ExtractIr
 from equitorch.layers.feed_forward import FeedForward as FeedForward
 from equitorch.layers.feed_forward import GridMLP as GridMLP
 from equitorch.layers.gate import Gate as Gate
+from equitorch.layers.gaunt import GauntSelfInteraction as GauntSelfInteraction
+from equitorch.layers.gaunt import GauntTensorProduct as GauntTensorProduct
 from equitorch.layers.gaunt_many_body import GauntManyBody as GauntManyBody
 from equitorch.layers.identity import Identity as Identity
 from equitorch.layers.linear import Linear as Linear

@@ -59,6 +59,14 @@ CASES = {
     "GatedRows, both": Case(lambda: layers.GatedRows(2, 2, (2, 1), parity="both"), [(9, 3), (7,)]),
     "GauntManyBody": Case(lambda: OneSpecies(layers.GauntManyBody(2, 1, 3)), (9, 3)),
     "GauntManyBody, rank 1": Case(lambda: OneSpecies(layers.GauntManyBody(2, 1, 3, rank=1)), (9, 3)),
+    "GauntSelfInteraction": Case(lambda: layers.GauntSelfInteraction(2, 3, rank=2), (9, 3)),
+    "GauntTensorProduct": Case(lambda: layers.GauntTensorProduct(2, 1, 2, 3), [(9, 3), (4, 3)]),
+    "GauntTensorProduct, full": Case(
+        lambda: layers.GauntTensorProduct(1, 2, 1, 3, "full", 2), [(8, 3), (18, 3)]
+    ),
+    "GauntTensorProduct, odd": Case(
+        lambda: layers.GauntTensorProduct(2, 1, 2, 3, "odd", 2), [(9, 3), (4, 3)]
+    ),
     "GridMLP": Case(lambda: layers.GridMLP(1, 3, 4, exact=False), (4, 3)),
     "Identity": Case(lambda: layers.Identity("0e+0e+1o", "2x0e+1o"), (5, 3)),
     "LayerNorm": Case(lambda: layers.LayerNorm(IRREPS, 3), (17, 3)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -119,7 +120,7 @@ def _called(
     if x.ndim == y.ndim == 3 and x.shape[0] == y.shape[0] and x.shape[2] == wide:
         return gaunt([x, y], program, form)
     batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
-    flat = [t.expand(*batch, -1, channels).reshape(batch.numel(), t.shape[-2], channels) for t in (x, y)]
+    flat = [t.expand(*batch, -1, channels).reshape(math.prod(batch), t.shape[-2], channels) for t in (x, y)]
     return [z.reshape(*batch, z.shape[1], channels) for z in gaunt(flat, program, form)]
 
 

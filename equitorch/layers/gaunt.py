@@ -1,0 +1,355 @@
+"""Products of features as functions on the sphere, with weights for each degree."""
+
+from __future__ import annotations
+
+import functools
+import math
+
+import torch
+from torch import Tensor, nn
+
+from equitorch.layers.constant import Constant
+from equitorch.layers.linear import Linear
+from equitorch.layers.rows import expect_dtype
+from equitorch.ops.gaunt import gaunt_product, product_and_bracket
+from equitorch.reps import Irreps
+from equitorch.reps.gaunt import bracket_factor, gaunt_factor
+
+PARITIES = ("even", "odd", "full")
+
+
+class GauntTensorProduct(nn.Module):
+    r"""The product of two features as functions on the sphere, with weights for the degrees of all three.
+
+    .. math:: z_{l_3} = \sum_r \frac{w^3_{r l_3}}{\sigma_{l_3}} \sum_{l_1 l_2} f_{l_1 l_2 l_3} \,
+        C^{l_3}_{l_1 l_2} \big(w^1_{r l_1} x_{l_1}, \, w^2_{r l_2} y_{l_2}\big)
+
+    channel by channel, with the unit-norm coupling C = ``wigner_3j``. These are Clebsch-Gordan products whose
+    path weights have rank R, for the price of R products of functions.
+
+    - "even": f = ``gaunt_factor``, the pointwise product: l1 + l2 + l3 even.
+    - "odd": f = ``bracket_factor`` / sqrt(l1 (l1 + 1) l2 (l2 + 1)), the bracket r . (grad x cross grad y):
+      l1 + l2 + l3 odd. The result is pseudo where both operands are natural. The bracket of a feature with
+      itself is zero.
+    - "full": features of natural rows (degree l of parity (-1)^l), then as many pseudo rows (the opposite
+      parities); all products and brackets between them that O(3) allows, f being the two factors as they are.
+
+    Independent operands of unit variance give a result of unit variance at the start, for every degree and
+    channel: sigma is the exact deviation. With R = 1 all weights begin at one; otherwise at normal numbers,
+    those of the result rescaled.
+
+    Args:
+        lmax1: highest degree of the first operand.
+        lmax2: highest degree of the second operand.
+        lmax_out: highest degree of the result; higher ones are dropped exactly.
+        channels: of all three.
+        parity: "even", "odd" or "full".
+        rank: number R of products that are summed.
+        backend: as in :func:`equitorch.ops.gaunt.gaunt_product`.
+
+    Attributes:
+        weight1: (rank, degrees, channels); "full": degrees of the natural, then of the pseudo rows.
+        weight2: the same.
+        weight3: the same; "full": (rank, 2, degrees, channels), of products and of brackets.
+
+    Shape:
+        x: (..., (lmax1 + 1)^2, channels), y: (..., (lmax2 + 1)^2, channels)
+        -> (..., (lmax_out + 1)^2, channels); "full": twice as many rows everywhere. Leading axes broadcast.
+
+    Raises:
+        ValueError: if an option makes no sense, or the operands have other shapes.
+
+    Source:
+        Luo, Chen, Krishnapriyan 2024, arXiv:2401.10216.
+
+    >>> product = GauntTensorProduct(2, 2, 2, 16)
+    >>> product(torch.randn(10, 9, 16), torch.randn(10, 9, 16)).shape
+    torch.Size([10, 9, 16])
+    """
+
+    def __init__(
+        self,
+        lmax1: int,
+        lmax2: int,
+        lmax_out: int,
+        channels: int,
+        parity: str = "even",
+        rank: int = 1,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.lmax1, self.lmax2, self.lmax_out = lmax1, lmax2, lmax_out
+        self.channels, self.parity, self.rank, self.backend = channels, parity, rank, backend
+        if parity not in PARITIES:
+            raise ValueError(f"GauntTensorProduct expects parity of even, odd or full, got {parity!r}")
+        least = {"lmax1": 0, "lmax2": 0, "lmax_out": 0, "channels": 0, "rank": 1}
+        for name, low in least.items():
+            given = getattr(self, name)
+            if isinstance(given, bool) or not isinstance(given, int) or given < low:
+                raise ValueError(f"GauntTensorProduct expects {name} to be a number >= {low}, got {given!r}")
+        stacks = 2 if parity == "full" else 1
+        first, second, last = ((stacks * (lmax + 1), channels) for lmax in self.lmaxs)
+        self.weight1 = nn.Parameter(torch.empty(rank, *first))
+        self.weight2 = nn.Parameter(torch.empty(rank, *second))
+        kinds = (2,) if parity == "full" else ()
+        self.weight3 = nn.Parameter(torch.empty(rank, *kinds, *last))
+        scales = _gradient_scales(self.lmaxs) if parity == "odd" else (None, None)
+        self.scale1, self.scale2 = (None if s is None else Constant(s[:, None]) for s in scales)
+        sigma = torch.stack([path_powers(*self.lmaxs, kind).sum((0, 1)).sqrt() for kind in self._kinds])
+        inverse = torch.where(sigma > 0, 1 / sigma, 0)
+        if parity == "full":  # two products and two brackets, as far as there are any
+            inverse = (inverse / (2 * (sigma > 0).sum(0).clamp(min=1)).sqrt()).repeat(1, 2)
+        self.scale3 = Constant(inverse[..., None] if parity == "full" else inverse[0][:, None])
+        for slot, lmax in enumerate(self.lmaxs, 1):
+            self.register_buffer(f"degree{slot}", _degrees(lmax, stacks), persistent=False)
+        self.reset_parameters()
+
+    degree1: Tensor
+    degree2: Tensor
+    degree3: Tensor
+
+    @property
+    def lmaxs(self) -> tuple[int, int, int]:
+        """Highest degrees of the operands and of the result."""
+        return self.lmax1, self.lmax2, self.lmax_out
+
+    @property
+    def _kinds(self) -> tuple[str, ...]:
+        return {"even": ("even",), "odd": ("odd",), "full": ("even", "raw")}[self.parity]
+
+    def reset_parameters(self) -> None:
+        """Unit variance in, unit variance out, for every degree and channel alike."""
+        with torch.no_grad():
+            for weight in (self.weight1, self.weight2, self.weight3):
+                weight.fill_(1) if self.rank == 1 else weight.normal_()
+            if self.rank > 1:
+                self.weight3.div_(_deviation(self.variance()))
+
+    def variance(self, correlation: Tensor | None = None) -> Tensor:
+        """Variance of the result over that of sigma, in the present state, for operands of unit variance.
+
+        Args:
+            correlation: between equal rows of both operands. Shape (degrees, channels); none unless given.
+
+        Returns:
+            Shape of ``weight3`` without its first axis.
+        """
+        one, two, three = (w.detach().to("cpu", torch.float64) for w in self._weights())
+        found = []
+        for number, kind in enumerate(self._kinds):
+            powers = path_powers(*self.lmaxs, kind)
+            share = powers / powers.sum((0, 1)).clamp(min=1e-300)
+            pairs = _stacked(share, kind) if self.parity == "full" else share
+            last = three[:, number] if self.parity == "full" else three
+            path = torch.einsum("rac,rbc,rkc->abkc", one, two, last)
+            square = path.square()
+            if correlation is not None:
+                rho = correlation.to("cpu", torch.float64)
+                sign = 1 if kind == "even" else -1
+                square = square + sign * path * path.transpose(0, 1) * rho[:, None, None] * rho[:, None]
+            found.append(torch.einsum("abk,abkc->kc", pairs, square))
+        return torch.stack(found) if self.parity == "full" else found[0]
+
+    def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.weight1, self.weight2, self.weight3
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        self._check(x, y)
+        x, y = x[(None,) * (y.ndim - x.ndim)], y[(None,) * (x.ndim - y.ndim)]
+        a = self._weighted(x, self.weight1, self.scale1, self.degree1)
+        b = self._weighted(y, self.weight2, self.scale2, self.degree2)
+        weight3 = self.weight3 * self.scale3.value
+        if self.parity == "full":
+            z = self._full(a, b, weight3)
+        else:
+            z = gaunt_product(a, b, self.lmax_out, parity=self.parity, backend=self.backend)
+            z = z * self._rows(weight3, self.degree3, z.ndim)
+        return z if self.rank == 1 else z.sum(0)
+
+    def _weighted(self, x: Tensor, weight: Tensor, scale: Constant | None, degree: Tensor) -> Tensor:
+        """The operand of each of the R products, one behind the other along a new first axis if R > 1."""
+        weight = weight if scale is None else weight * scale.value
+        return x * self._rows(weight, degree, x.ndim + (self.rank > 1))
+
+    def _rows(self, weight: Tensor, degree: Tensor, ndim: int) -> Tensor:
+        """Weights of degrees as weights of rows, with as many axes as a feature."""
+        rows = weight.index_select(-2, degree)
+        if self.rank == 1:
+            return rows[0]
+        return rows.reshape(self.rank, *[1] * (ndim - 3), *rows.shape[-2:])
+
+    def _full(self, x: Tensor, y: Tensor, weight3: Tensor) -> Tensor:
+        """Products and brackets of sums and of differences of the two stacks contain those of all pairs."""
+        even, odd = product_and_bracket(_mixed(x), _mixed(y), self.lmax_out, backend=self.backend)
+        rows = [self._rows(w, self.degree3, even.ndim - 1) for w in (weight3 / 2).unbind(1)]
+        product = torch.cat([even[0] + even[1], even[0] - even[1]], dim=-2)
+        bracket = torch.cat([odd[0] - odd[1], odd[0] + odd[1]], dim=-2)
+        return product * rows[0] + bracket * rows[1]
+
+    def _check(self, x: Tensor, y: Tensor) -> None:
+        rows = self.degree1.shape[0], self.degree2.shape[0]
+        if any(t.ndim < 2 or t.shape[-2:] != (n, self.channels) for t, n in zip((x, y), rows, strict=True)):
+            raise ValueError(
+                f"{self} expects x and y of shapes (..., {rows[0]}, {self.channels}) and "
+                f"(..., {rows[1]}, {self.channels}), got {tuple(x.shape)} and {tuple(y.shape)}"
+            )
+        for t in (x, y):
+            expect_dtype(self, t, self.weight1)
+
+    def __repr__(self) -> str:
+        rank = "" if self.rank == 1 else f", rank={self.rank}"
+        return (
+            f"GauntTensorProduct({self.lmax1} x {self.lmax2} -> {self.lmax_out}, channels={self.channels}, "
+            f"parity={self.parity}{rank})"
+        )
+
+
+class GauntSelfInteraction(nn.Module):
+    r"""The product of a feature with a mixture of its channels, as functions on the sphere.
+
+    .. math:: z = \text{product}(x, A x) - \bar z_{0e}
+
+    with a :class:`Linear` map A, orthogonal at the start, and a :class:`GauntTensorProduct`. Weights of the
+    result and the shift of its invariants begin where, for independent rows x of unit variance, the result
+    has unit variance and no mean; both know how far A x is x itself. The bracket of a single channel with
+    itself is zero.
+
+    Args:
+        lmax: highest degree of the feature.
+        channels: of the feature and of the result.
+        lmax_out: highest degree of the result; lmax unless given.
+        parity: "even", "odd" or "full".
+        rank: number of products that are summed.
+        backend: as in :func:`equitorch.ops.gaunt.gaunt_product`.
+
+    Shape:
+        x: (..., (lmax + 1)^2, channels) -> (..., (lmax_out + 1)^2, channels); "full": twice as many rows
+
+    >>> GauntSelfInteraction(2, 16)(torch.randn(10, 9, 16)).shape
+    torch.Size([10, 9, 16])
+    """
+
+    def __init__(
+        self,
+        lmax: int,
+        channels: int,
+        *,
+        lmax_out: int | None = None,
+        parity: str = "even",
+        rank: int = 1,
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        top = lmax if lmax_out is None else lmax_out
+        self.product = GauntTensorProduct(lmax, lmax, top, channels, parity, rank, backend)
+        self.mixture = Linear(sphere_irreps(lmax, parity), channels, channels, bias=False)
+        self.shift = None if parity == "odd" else nn.Parameter(torch.empty(channels))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Unit variance and no mean, for unit variance in."""
+        self.product.reset_parameters()
+        degrees, channels = self.product.weight1.shape[1:]
+        matrices = self.mixture.weight.view(degrees, channels, channels)
+        correlation = matrices.new_empty(degrees, channels)
+        for matrix, own in zip(matrices, correlation, strict=True):
+            nn.init.orthogonal_(matrix, gain=channels**0.5)
+            own.copy_(matrix.diagonal() / channels**0.5)
+        variance = self.product.variance(correlation)
+        self.product.weight3.div_(_deviation(variance))
+        if self.shift is not None:
+            self.shift.copy_(-self._mean(correlation))
+
+    def _mean(self, correlation: Tensor) -> Tensor:
+        """Of the invariant row: the sum of (2 l + 1) / sqrt(4 pi) times the weights of degree l."""
+        product = self.product
+        last = (product.weight3 * product.scale3.value).reshape(product.rank, -1, product.channels)[:, 0]
+        sizes = torch.arange(1, 2 * product.lmax1 + 2, 2).repeat(2 if product.parity == "full" else 1)
+        one = sizes.to(last)[:, None] / (4 * math.pi) ** 0.5 * correlation
+        return torch.einsum("rac,rac,rc,ac->c", product.weight1, product.weight2, last, one)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z: Tensor = self.product(x, self.mixture(x))
+        if self.shift is None:
+            return z
+        return torch.cat([z[..., :1, :] + self.shift, z[..., 1:, :]], dim=-2)
+
+
+def sphere_irreps(lmax: int, parity: str = "even") -> Irreps:
+    """Irreps of a function on the sphere, or with parity "full" of a natural and a pseudo one.
+
+    >>> sphere_irreps(2), sphere_irreps(1, "full")
+    (1x0e+1x1o+1x2e, 1x0e+1x1o+1x0o+1x1e)
+    """
+    signs = (1, -1) if parity == "full" else (1,)
+    return Irreps([(1, (l, sign * (-1) ** l)) for sign in signs for l in range(lmax + 1)])
+
+
+@functools.lru_cache(maxsize=64)
+def path_powers(lmax1: int, lmax2: int, lmax_out: int, kind: str) -> Tensor:
+    r"""What each triple of degrees adds to the variance of a row: :math:`f^2 / (2 l_3 + 1)`.
+
+    Args:
+        lmax1: highest degree of the first operand.
+        lmax2: highest degree of the second operand.
+        lmax_out: highest degree of the result.
+        kind: "even": f = k; "raw": f = h; "odd": f = h / sqrt(l1 (l1 + 1) l2 (l2 + 1)).
+
+    Shape:
+        -> (lmax1 + 1, lmax2 + 1, lmax_out + 1), float64
+
+    >>> path_powers(2, 2, 2, "even").sum((0, 1)).numpy().round(3).tolist()  # unit-normal operands
+    [0.716, 0.477, 0.368]
+    """
+    return path_factors(lmax1, lmax2, lmax_out, kind).square() / (
+        2 * torch.arange(lmax_out + 1, dtype=torch.float64, device="cpu") + 1
+    )
+
+
+@functools.lru_cache(maxsize=64)
+def path_factors(lmax1: int, lmax2: int, lmax_out: int, kind: str) -> Tensor:
+    """The factor f of each triple of degrees, as in :func:`path_powers`."""
+    found = torch.zeros(lmax1 + 1, lmax2 + 1, lmax_out + 1, dtype=torch.float64, device="cpu")
+    factor = gaunt_factor if kind == "even" else bracket_factor
+    for a in range(lmax1 + 1):
+        for b in range(lmax2 + 1):
+            for c in range(abs(a - b) + (kind != "even"), min(a + b, lmax_out) + 1, 2):
+                found[a, b, c] = factor(a, b, c)
+    if kind == "odd":
+        scale1, scale2 = _gradient_scales((lmax1, lmax2, lmax_out))
+        found *= scale1[:, None, None] * scale2[:, None]
+    return found
+
+
+def _gradient_scales(lmaxs: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
+    """One over the length of the gradient of a harmonic; a constant has none."""
+    l1, l2 = (torch.arange(lmax + 1, dtype=torch.float64, device="cpu") for lmax in lmaxs[:2])
+    return (l1 * (l1 + 1)).clamp(min=1).rsqrt(), (l2 * (l2 + 1)).clamp(min=1).rsqrt()
+
+
+def _stacked(share: Tensor, kind: str) -> Tensor:
+    """Shares of all pairs of stacks in each stack of the result, of which two are its own."""
+    a, b, c = share.shape
+    full = share.new_zeros(2, a, 2, b, 2, c)
+    for i in range(2):
+        for j in range(2):
+            full[i, :, j, :, (i + j + (kind != "even")) % 2] = share / 2
+    return full.reshape(2 * a, 2 * b, 2 * c)
+
+
+def _deviation(variance: Tensor) -> Tensor:
+    """The root, and one where there is nothing."""
+    return torch.where(variance > 0, variance, 1).sqrt()
+
+
+def _mixed(x: Tensor) -> Tensor:
+    """Sum and difference of the natural and the pseudo rows, along a new first axis."""
+    natural, pseudo = x.chunk(2, dim=-2)
+    return torch.stack([natural + pseudo, natural - pseudo])
+
+
+def _degrees(lmax: int, stacks: int) -> Tensor:
+    """The entry in the weights of every row."""
+    sizes = torch.arange(1, 2 * lmax + 2, 2).repeat(stacks)
+    return torch.arange(stacks * (lmax + 1)).repeat_interleave(sizes)

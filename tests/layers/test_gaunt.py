@@ -1,0 +1,167 @@
+"""equitorch/layers/gaunt.py"""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from equitorch.layers import GauntSelfInteraction, GauntTensorProduct
+from equitorch.layers.gaunt import path_factors, path_powers, sphere_irreps
+from equitorch.reps import Irreps, wigner_3j
+from equitorch.testing import assert_equivariant
+
+PARITIES = ["even", "odd", "full"]
+
+
+def pseudo(lmax):
+    return Irreps([(1, (l, -((-1) ** l))) for l in range(lmax + 1)])
+
+
+def ends(lmax, parity):
+    inputs = sphere_irreps(lmax, parity)
+    return inputs, pseudo(lmax) if parity == "odd" else inputs
+
+
+def randomised(layer, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    layer = layer.double()
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return layer
+
+
+def rows_of(lmax, stacks):
+    return [
+        (s, l, slice(s * (lmax + 1) ** 2 + l * l, s * (lmax + 1) ** 2 + (l + 1) ** 2))
+        for s in range(stacks)
+        for l in range(lmax + 1)
+    ]
+
+
+def by_paths(layer, x, y):
+    """The definition, path by path, from 3j symbols and the weights."""
+    stacks = 2 if layer.parity == "full" else 1
+    z = x.new_zeros(*x.shape[:-2], stacks * (layer.lmax_out + 1) ** 2, x.shape[-1])
+    for number, kind in enumerate(layer._kinds):
+        factors = path_factors(*layer.lmaxs, kind)
+        last = layer.weight3 * layer.scale3.value
+        last = last[:, number] if layer.parity == "full" else last
+        for a, (i, l1, one) in enumerate(rows_of(layer.lmax1, stacks)):
+            for b, (j, l2, two) in enumerate(rows_of(layer.lmax2, stacks)):
+                for c, (k, l3, three) in enumerate(rows_of(layer.lmax_out, stacks)):
+                    crossed = kind != "even"
+                    if not factors[l1, l2, l3] or (stacks == 2 and (i + j + crossed) % 2 != k):
+                        continue
+                    weight = (layer.weight1[:, a] * layer.weight2[:, b] * last[:, c]).sum(0)
+                    form = wigner_3j(l1, l2, l3).to(x) * factors[l1, l2, l3].item()
+                    product = torch.einsum("ijk,...ic,...jc->...kc", form, x[..., one, :], y[..., two, :])
+                    z[..., three, :] += weight * product
+    return z
+
+
+@given(
+    st.integers(0, 3),
+    st.integers(0, 3),
+    st.integers(0, 4),
+    st.sampled_from(PARITIES),
+    st.integers(1, 3),
+    st.integers(0, 9),
+)
+def test_is_the_sum_over_paths(l1, l2, l3, parity, rank, seed):
+    layer = randomised(GauntTensorProduct(l1, l2, l3, 2, parity, rank), seed)
+    stacks = 2 if parity == "full" else 1
+    x = torch.randn(4, 1, stacks * (l1 + 1) ** 2, 2, dtype=torch.float64)
+    y = torch.randn(3, stacks * (l2 + 1) ** 2, 2, dtype=torch.float64)
+    expected = by_paths(layer, x.expand(4, 3, -1, -1), y.expand(4, 3, -1, -1))
+    torch.testing.assert_close(layer(x, y), expected, rtol=1e-11, atol=1e-11)
+
+
+def test_odd_vectors_are_a_cross_product():
+    layer = GauntTensorProduct(1, 1, 1, 3, "odd").double()
+    x, y = torch.randn(2, 5, 4, 3, dtype=torch.float64)
+    cross = torch.linalg.cross(x[:, 1:], y[:, 1:], dim=1)
+    found = layer(x, y)
+    assert not found[:, :1].any()
+    torch.testing.assert_close(found[:, 1:], cross / math.sqrt(2))  # of unit variance
+    torch.testing.assert_close(layer(x, x), torch.zeros_like(x), rtol=0, atol=1e-14)
+
+
+@given(st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.sampled_from(PARITIES), st.integers(1, 2))
+def test_commutes_with_every_rotation_and_mirror(l1, l2, l3, parity, rank):
+    layer = randomised(GauntTensorProduct(l1, l2, l3, 2, parity, rank))
+    inputs = [ends(l1, parity)[0], ends(l2, parity)[0]]
+    assert_equivariant(layer, inputs, ends(l3, parity)[1], channels=2, atol=1e-10)
+
+
+@pytest.mark.parametrize("parity", PARITIES)
+@pytest.mark.parametrize("rank", [1, 3])
+def test_begins_with_unit_variance_in_every_degree(parity, rank):
+    torch.manual_seed(0)
+    layer = GauntTensorProduct(3, 2, 3, 16, parity, rank)
+    stacks = 2 if parity == "full" else 1
+    x, y = torch.randn(10_000, 16 * stacks, 16), torch.randn(10_000, 9 * stacks, 16)
+    variance = layer(x, y).var(0)
+    for _, l, rows in rows_of(3, stacks):
+        expected = 0 if parity == "odd" and l == 0 else 1
+        assert abs(variance[rows].mean() - expected) < 0.05
+
+
+@pytest.mark.parametrize("parity", PARITIES)
+@pytest.mark.parametrize(("channels", "rank"), [(1, 1), (2, 1), (16, 1), (4, 3)])
+def test_self_interactions_begin_with_unit_variance_and_no_mean(parity, channels, rank):
+    torch.manual_seed(0)
+    layer = GauntSelfInteraction(2, channels, parity=parity, rank=rank)
+    stacks = 2 if parity == "full" else 1
+    z = layer(torch.randn(160_000 // channels, 9 * stacks, channels))
+    assert z.mean(0).abs().max() < 0.06
+    for stack, l, rows in rows_of(2, stacks):
+        if channels > 1 and (parity != "odd" or l):
+            assert abs(z.var(0)[rows].mean() - 1) < 0.05
+        elif channels == 1 and parity == "even":
+            assert abs(z.var(0)[rows].mean() - 1) < 0.05, (stack, l)
+
+
+def test_doubles_the_variance_without_that_correction():
+    layer = GauntTensorProduct(4, 4, 4, 8)
+    x = torch.randn(20_000, 25, 8)
+    z = layer(x, x) * layer.scale3.value.reciprocal()[layer.degree3]
+    assert abs(z.var(0)[1:4].mean() / (2 * 1.592) - 1) < 0.05
+    assert abs(z.mean(0)[0].mean() - 7.05) < 0.1
+
+
+@given(st.integers(0, 3), st.sampled_from(PARITIES))
+def test_self_interactions_commute_with_every_rotation_and_mirror(lmax, parity):
+    layer = GauntSelfInteraction(lmax, 3, parity=parity).double()
+    inputs, output = ends(lmax, parity)
+    assert_equivariant(layer, [inputs], output, channels=3, atol=1e-10)
+
+
+def test_knows_the_published_deviations():
+    for lmax, even, odd in (
+        (2, [0.716, 0.477, 0.368], [0, 0.186, 0.239]),
+        (4, [1.989, 1.592, 1.399, 1.109, 0.909], [0, 0.268, 0.517, 0.691, 0.655]),
+    ):
+        for kind, expected in (("even", even), ("odd", odd)):
+            found = path_powers(lmax, lmax, lmax, kind).sum((0, 1))
+            torch.testing.assert_close(found, torch.tensor(expected).double(), rtol=0, atol=6e-4)
+
+
+def test_the_check_can_fail():
+    """Rows of mode full taken for two natural features are not equivariant under mirrors."""
+    layer = GauntTensorProduct(1, 1, 1, 2, "full").double()
+    with pytest.raises(AssertionError):
+        assert_equivariant(layer, ["0e+1o+0e+1o"] * 2, "0e+1o+0e+1o", channels=2)
+
+
+def test_says_what_it_expected():
+    with pytest.raises(ValueError, match="expects parity of even, odd or full, got 'both'"):
+        GauntTensorProduct(1, 1, 1, 2, "both")
+    with pytest.raises(ValueError, match="expects rank to be a number >= 1, got 0"):
+        GauntTensorProduct(1, 1, 1, 2, rank=0)
+    with pytest.raises(ValueError, match=r"shapes \(..., 8, 2\) and \(..., 8, 2\), got \(5, 4, 2\)"):
+        GauntTensorProduct(1, 1, 1, 2, "full")(torch.zeros(5, 4, 2), torch.zeros(5, 8, 2))
+    with pytest.raises(ValueError, match=r"expects x of its own dtype, torch\.float32"):
+        GauntTensorProduct(1, 1, 1, 2)(torch.zeros(5, 4, 2).double(), torch.zeros(5, 4, 2))
