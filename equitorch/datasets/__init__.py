@@ -1,6 +1,7 @@
 """Data sets as atom graphs: one file per source."""
 
 from equitorch.datasets.ase_files import read_ase as read_ase
+from equitorch.datasets.bpa3 import read_3bpa as read_3bpa
 from equitorch.datasets.cache import cached as cached
 from equitorch.datasets.check import Finding as Finding
 from equitorch.datasets.check import check_dataset as check_dataset
