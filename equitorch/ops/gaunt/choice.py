@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from equitorch.ops.gaunt import grid
 from equitorch.ops.gaunt.form import Form, Program
-from equitorch.ops.gaunt.program import evaluate
+from equitorch.ops.gaunt.program import Values, evaluate
 
 
-def chosen(tensors: list[Tensor], program: Program, form: Form) -> list[Tensor]:
-    """As the reference, by the backend of the form."""
-    return evaluate(tensors, program, form, grid.transform(form, tensors[0]))
+def chosen(
+    tensors: list[Tensor], program: Program, form: Form, known: Sequence[Values] = ()
+) -> tuple[list[Tensor], list[Values]]:
+    """As ``evaluate``, by the backend of the form."""
+    return evaluate(tensors, program, form, grid.transform(form, tensors[0]), known)

@@ -69,7 +69,7 @@ class Form(NamedTuple):
 
     def lmax(self, slot: int) -> int:
         """Highest degree in a slot."""
-        return self[min(slot, PRODUCT)]
+        return self.lmaxs[min(slot, PRODUCT)]
 
     def rows(self, slot: int) -> int:
         """Rows of a slot."""

@@ -12,6 +12,7 @@ from torch import Tensor
 from equitorch.ops.backend import fused, traced
 from equitorch.ops.gaunt.choice import chosen
 from equitorch.ops.gaunt.form import BACKENDS, BRACKET, PRECISIONS, PRODUCT, Form, Program, Request
+from equitorch.ops.gaunt.program import Values
 from equitorch.ops.gaunt.reference import gaunt as reference
 
 _PROGRAMS = {
@@ -135,32 +136,43 @@ def _degree(name: str, operand: str, x: Tensor) -> int:
     return lmax
 
 
-def gaunt(tensors: list[Tensor], program: Program, form: Form) -> list[Tensor]:
-    """A program on (points, rows, channels), differentiable to any order: each derivative is one program."""
+def gaunt(tensors: list[Tensor], program: Program, form: Form, known: Sequence[Values] = ()) -> list[Tensor]:
+    """A program on (points, rows, channels), differentiable to any order: each derivative is one program.
+
+    Args:
+        tensors: as in the reference.
+        program: as there.
+        form: as there.
+        known: the first tensors' values on the grid, if they were kept.
+    """
     if traced(*tensors):
         found: list[Tensor] = torch.ops.equitorch.gaunt(tensors, program.numbers, form.sizes)
         return found
     if torch._C._functorch.peek_interpreter_stack() is not None:
         return reference(tensors, program, form)
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
-        return list(_Gaunt.apply(program, form, *tensors))
-    return _computed(tensors, program, form)
+        return list(_Gaunt.apply(program, form, known, *tensors))
+    return _computed(tensors, program, form, known)[0]
 
 
 class _Gaunt(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, program: Program, form: Form, *tensors: Tensor) -> tuple[Tensor, ...]:
-        ctx.program, ctx.form = program, form
+    def forward(
+        ctx: Any, program: Program, form: Form, known: Sequence[Values], *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        outs, values = _computed(list(tensors), program, form, known)
+        ctx.program, ctx.form, ctx.kept = program, form, [len(components) for components in values]
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
-        return tuple(_computed(list(tensors), program, form))
+        ctx.save_for_backward(*tensors, *(value for components in values for value in components))
+        return tuple(outs)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Any, ...]:
-        grads_in = _derivatives(
-            list(ctx.saved_tensors), list(grads), list(ctx.needs_input_grad[2:]), ctx.program, ctx.form
-        )
-        return None, None, *grads_in
+        saved = iter(ctx.saved_tensors)
+        tensors = [next(saved) for _ in ctx.program.slots]
+        known = [[next(saved) for _ in range(count)] for count in ctx.kept]
+        needed = ctx.needs_input_grad[3:]
+        return None, None, None, *_derivatives(tensors, grads, needed, ctx.program, ctx.form, known)
 
 
 def _derivatives(
@@ -169,6 +181,7 @@ def _derivatives(
     needed: Sequence[bool],
     program: Program,
     form: Form,
+    known: Sequence[Values] = (),
 ) -> list[Tensor | None]:
     given = [r for r, grad in enumerate(grads) if grad is not None]
     used = {n for r in given for pair in program.requests[r].pairs for n in pair}
@@ -176,20 +189,22 @@ def _derivatives(
     found: list[Tensor | None] = [None] * len(tensors)
     if wanted:
         cotangents = [grad for grad in grads if grad is not None]
-        results = gaunt([*tensors, *cotangents], program.derivative(tuple(wanted), tuple(given)), form)
-        for n, result in zip(wanted, results, strict=True):
+        derivative = program.derivative(tuple(wanted), tuple(given))
+        for n, result in zip(wanted, gaunt([*tensors, *cotangents], derivative, form, known), strict=True):
             found[n] = result
     return found
 
 
-def _computed(tensors: list[Tensor], program: Program, form: Form) -> list[Tensor]:
+def _computed(
+    tensors: list[Tensor], program: Program, form: Form, known: Sequence[Values] = ()
+) -> tuple[list[Tensor], list[Values]]:
     if form.backend == "dense" or not fused(*tensors):
-        return reference(tensors, program, form)
-    return chosen([t.detach() for t in tensors], program, form)
+        return reference(tensors, program, form), []
+    return chosen([t.detach() for t in tensors], program, form, known)
 
 
 def _dispatched(tensors: list[Tensor], program: list[int], sizes: list[int]) -> list[Tensor]:
-    return _computed(tensors, Program.read(program), Form.read(sizes))
+    return _computed(tensors, Program.read(program), Form.read(sizes))[0]
 
 
 def _fake(tensors: list[Tensor], program: list[int], sizes: list[int]) -> list[Tensor]:

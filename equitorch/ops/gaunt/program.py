@@ -11,8 +11,10 @@ from torch import Tensor
 
 from equitorch.ops.gaunt.form import Form, Program
 
-_CACHE = 1 << 22  # bytes of grid values that a piece may take
+_CACHE = 1 << 24  # bytes of grid values that a piece may take; of one piece, they are kept for derivatives
 _NARROW = 16  # channels below which points come last, so that matrix products are wide enough
+
+Values = Sequence[Tensor]  # of each component of a slot on the grid
 
 
 class Transform(Protocol):
@@ -24,10 +26,10 @@ class Transform(Protocol):
 
     points: int
 
-    def values(self, slot: int, x: Tensor) -> Sequence[Tensor]:
+    def values(self, slot: int, x: Tensor) -> Values:
         """Each component of a slot on the grid."""
 
-    def rows(self, slot: int, values: Sequence[Tensor]) -> Tensor:
+    def rows(self, slot: int, values: Values) -> Tensor:
         """Integrals of the components of a slot against their harmonics."""
 
 
@@ -46,23 +48,40 @@ class Plan(NamedTuple):
     sums: tuple[tuple[tuple[Factor, ...], ...], ...]
 
 
-def evaluate(tensors: list[Tensor], program: Program, form: Form, transform: Transform) -> list[Tensor]:
-    """As the reference."""
+def evaluate(
+    tensors: list[Tensor],
+    program: Program,
+    form: Form,
+    transform: Transform,
+    known: Sequence[Values] = (),
+) -> tuple[list[Tensor], list[Values]]:
+    """As the reference.
+
+    Args:
+        tensors: as there.
+        program: as there.
+        form: as there.
+        transform: to the grid and back.
+        known: values of the first tensors, from an earlier call.
+
+    Returns:
+        The results, and the values of all tensors if they are few.
+    """
     x = tensors[0]
     items, channels = x.shape[0], x.shape[2]
     if x.numel() == 0:
-        return [x.new_empty(items, form.rows(slot), channels) for slot, _ in program.requests]
+        return [x.new_empty(items, form.rows(slot), channels) for slot, _ in program.requests], []
     plan = _plan(form, program)
     width = x.element_size() * transform.points * plan.components * channels
     piece = max(1, _CACHE // width)
-    if piece >= items:
-        return _piece(tensors, program, plan, transform)
+    if piece >= items or known:
+        return _piece(tensors, program, plan, transform, known)
     outs = [x.new_empty(items, form.rows(slot), channels) for slot, _ in program.requests]
     for start in range(0, items, piece):
         held = [tensor[start : start + piece] for tensor in tensors]
-        for out, found in zip(outs, _piece(held, program, plan, transform), strict=True):
+        for out, found in zip(outs, _piece(held, program, plan, transform)[0], strict=True):
             out[start : start + piece] = found
-    return outs
+    return outs, []
 
 
 @functools.lru_cache(maxsize=256)
@@ -82,11 +101,17 @@ def _plan(form: Form, program: Program) -> Plan:
     return Plan(sum(len(form.components(slot)) for slot in slots), tuple(sums))
 
 
-def _piece(tensors: list[Tensor], program: Program, plan: Plan, transform: Transform) -> list[Tensor]:
+def _piece(
+    tensors: list[Tensor],
+    program: Program,
+    plan: Plan,
+    transform: Transform,
+    known: Sequence[Values] = (),
+) -> tuple[list[Tensor], list[Values]]:
     channels = tensors[0].shape[2]
     narrow = channels < _NARROW
-    values = []
-    for slot, x in zip(program.slots, tensors, strict=True):
+    values = list(known)
+    for slot, x in zip(program.slots[len(known) :], tensors[len(known) :], strict=True):
         if narrow:
             x = x.squeeze(2) if channels == 1 else x.mT.reshape(-1, x.shape[1])
         values.append(transform.values(slot, x))
@@ -96,10 +121,10 @@ def _piece(tensors: list[Tensor], program: Program, plan: Plan, transform: Trans
         if narrow:
             out = out.unsqueeze(2) if channels == 1 else out.unflatten(0, (-1, channels)).mT.contiguous()
         outs.append(out)
-    return outs
+    return outs, values
 
 
-def _total(factors: tuple[Factor, ...], values: list[Sequence[Tensor]]) -> Tensor:
+def _total(factors: tuple[Factor, ...], values: list[Values]) -> Tensor:
     if not factors:
         return torch.zeros_like(values[0][0])
     ((i, p), (j, q), sign), *rest = factors
