@@ -98,7 +98,7 @@ class GauntTensorProduct(nn.Module):
         sigma = torch.stack([path_powers(*self.lmaxs, kind).sum((0, 1)).sqrt() for kind in self._kinds])
         inverse = torch.where(sigma > 0, 1 / sigma, 0)
         if parity == "full":  # two products and two brackets, as far as there are any
-            inverse = (inverse / (2 * (sigma > 0).sum(0).clamp(min=1)).sqrt()).repeat(1, 2)
+            inverse = (inverse / (2 * (sigma > 0).sum(0).clamp(min=1).double()).sqrt()).repeat(1, 2)
         self.scale3 = Constant(inverse[..., None] if parity == "full" else inverse[0][:, None])
         for slot, lmax in enumerate(self.lmaxs, 1):
             self.register_buffer(f"degree{slot}", _degrees(lmax, stacks), persistent=False)

@@ -59,6 +59,7 @@ CASES = {
     "GatedRows, both": Case(lambda: layers.GatedRows(2, 2, (2, 1), parity="both"), [(9, 3), (7,)]),
     "GauntManyBody": Case(lambda: OneSpecies(layers.GauntManyBody(2, 1, 3)), (9, 3)),
     "GauntManyBody, rank 1": Case(lambda: OneSpecies(layers.GauntManyBody(2, 1, 3, rank=1)), (9, 3)),
+    "GauntSO2Convolution": Case(lambda: layers.GauntSO2Convolution(2, 3, 3, 4, parity="so3"), (9, 3)),
     "GauntSelfInteraction": Case(lambda: layers.GauntSelfInteraction(2, 3, rank=2), (9, 3)),
     "GauntTensorProduct": Case(lambda: layers.GauntTensorProduct(2, 1, 2, 3), [(9, 3), (4, 3)]),
     "GauntTensorProduct, full": Case(
