@@ -10,6 +10,7 @@ TABLES = {  # module: the peer that must be installed
     "e3nn_basics": "e3nn",
     "convolution": "e3nn",
     "contraction": "torch",
+    "gaunt": "e3nn",
     "so2": "e3nn",
     "equiformer_v2": "torch",
     "models": "torchmdnet",
