@@ -28,6 +28,7 @@ from equitorch.layers.gaunt import GauntSelfInteraction as GauntSelfInteraction
 from equitorch.layers.gaunt import GauntTensorProduct as GauntTensorProduct
 from equitorch.layers.gaunt_convolution import GauntConvolution as GauntConvolution
 from equitorch.layers.gaunt_convolution import GauntSO2Convolution as GauntSO2Convolution
+from equitorch.layers.gaunt_from_cg import from_cg_weights as from_cg_weights
 from equitorch.layers.gaunt_many_body import GauntManyBody as GauntManyBody
 from equitorch.layers.identity import Identity as Identity
 from equitorch.layers.linear import Linear as Linear

@@ -54,7 +54,8 @@ class GauntTensorProduct(nn.Module):
 
     Shape:
         x: (..., (lmax1 + 1)^2, channels), y: (..., (lmax2 + 1)^2, channels)
-        -> (..., (lmax_out + 1)^2, channels); "full": twice as many rows everywhere. Leading axes broadcast.
+        -> (..., (lmax_out + 1)^2, channels); "full": twice as many rows everywhere. Leading axes broadcast,
+        and so does a single channel.
 
     Raises:
         ValueError: if an option makes no sense, or the operands have other shapes.
@@ -188,7 +189,8 @@ class GauntTensorProduct(nn.Module):
 
     def _check(self, x: Tensor, y: Tensor) -> None:
         rows = self.degree1.shape[0], self.degree2.shape[0]
-        if any(t.ndim < 2 or t.shape[-2:] != (n, self.channels) for t, n in zip((x, y), rows, strict=True)):
+        wanted = zip((x, y), rows, strict=True)
+        if any(t.ndim < 2 or t.shape[-2] != n or t.shape[-1] not in (1, self.channels) for t, n in wanted):
             raise ValueError(
                 f"{self} expects x and y of shapes (..., {rows[0]}, {self.channels}) and "
                 f"(..., {rows[1]}, {self.channels}), got {tuple(x.shape)} and {tuple(y.shape)}"
