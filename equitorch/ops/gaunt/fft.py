@@ -74,7 +74,7 @@ def polar_series(lmax: int, component: str, size: int) -> Tensor:
 
 
 def polar_integrals(lmax: int, component: str, size: int) -> Tensor:
-    r"""The integrals :math:`\int_0^\pi P\, e^{i u \beta} \sin\beta\, d\beta`. Shape (size, m, l), complex128."""
+    r"""The integrals :math:`\int_0^\pi P\, e^{i u \beta} \sin\beta\, d\beta`. Shape (size, m, l)."""
     series = polar_series(lmax, component, size)
     total = _frequencies(size)[:, None] + _frequencies(size)
     return torch.einsum("uk,kml->uml", (_half_period(total + 1) - _half_period(total - 1)) / 2j, series)

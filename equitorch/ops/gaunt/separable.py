@@ -7,6 +7,7 @@ Values are ``(longitudes, latitudes, *columns)``.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from torch import Tensor
 from equitorch.ops.gaunt.form import Form
 from equitorch.reps.product_grid import polar_part, product_grid, wave_part
 
-_GROUPS = 3  # into which orders are put, so that few rows are padding
+_GROUPS = 2  # into which orders are put, so that few rows are padding
 
 
 class Orders(NamedTuple):
@@ -130,7 +131,7 @@ def padded(lmax: int) -> tuple[list[tuple[int, int, int]], Tensor]:
     """
     bounds = sorted({round((lmax + 1) * part / _GROUPS) for part in range(_GROUPS + 1)})
     groups, rows = [], []
-    for low, high in zip(bounds, bounds[1:], strict=False):
+    for low, high in itertools.pairwise(bounds):
         members = [m for m in orders(lmax) if low <= abs(m) < high]
         groups.append((orders(lmax).index(members[0]), len(members), lmax + 1 - low))
         rows += [l * l + l + m if l >= abs(m) else -1 for m in members for l in range(low, lmax + 1)]
