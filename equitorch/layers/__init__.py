@@ -30,6 +30,7 @@ from equitorch.layers.gaunt_convolution import GauntConvolution as GauntConvolut
 from equitorch.layers.gaunt_convolution import GauntSO2Convolution as GauntSO2Convolution
 from equitorch.layers.gaunt_from_cg import from_cg_weights as from_cg_weights
 from equitorch.layers.gaunt_many_body import GauntManyBody as GauntManyBody
+from equitorch.layers.gaunt_selfmix import GauntSelfmix as GauntSelfmix
 from equitorch.layers.identity import Identity as Identity
 from equitorch.layers.linear import Linear as Linear
 from equitorch.layers.mlp import MLP as MLP

@@ -125,10 +125,13 @@ class EquiformerBlock(nn.Module):
         x \leftarrow x + \text{attention}(\text{norm}_1 x), \qquad
         x \leftarrow x + \text{ffn}(\text{norm}_2 x)
 
+    and between them, where asked for, the product of the feature with itself in the same form.
+
     Args:
         attention: of the edges.
         ffn: of the nodes.
-        norms: the two norms.
+        norms: the norms of the two, and of the self-product if there is one.
+        selfmix: a :class:`equitorch.layers.gaunt_selfmix.GauntSelfmix`, or None.
         path_drop: probability that a graph skips a branch, in training.
         feature_drop: probability that a node's channel is zero in what a branch adds, in training.
 
@@ -145,11 +148,13 @@ class EquiformerBlock(nn.Module):
         ffn: FeedForward,
         norms: Sequence[nn.Module],
         *,
+        selfmix: nn.Module | None = None,
         path_drop: float = 0.0,
         feature_drop: float = 0.0,
     ) -> None:
         super().__init__()
-        self.norm1, self.norm2 = norms
+        self.norm1, self.norm2, *others = norms
+        self.selfmix, self.norm_selfmix = selfmix, others[0] if selfmix is not None else None
         self.attention, self.ffn = attention, ffn
         self.path_drop, self.feature_drop = path_drop, feature_drop
 
@@ -157,6 +162,8 @@ class EquiformerBlock(nn.Module):
         self, x: Tensor, atomic_numbers: Tensor, edges: Sequence[Edges], batch: Tensor, num_graphs: int
     ) -> Tensor:
         x = x + self._dropped(attend(self.attention, self.norm1(x), atomic_numbers, edges), batch, num_graphs)
+        if self.selfmix is not None and self.norm_selfmix is not None:
+            x = x + self._dropped(self.selfmix(self.norm_selfmix(x)), batch, num_graphs)
         return x + self._dropped(self.ffn(self.norm2(x)), batch, num_graphs)
 
     def _dropped(self, y: Tensor, batch: Tensor, num_graphs: int) -> Tensor:

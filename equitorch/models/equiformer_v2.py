@@ -12,6 +12,7 @@ from equitorch.layers.cutoff import PolynomialCutoff
 from equitorch.layers.edge_degree import EdgeDegreeEmbedding, EdgeScalars, WideGaussians
 from equitorch.layers.equiformer_v2 import EdgeAttention, Edges, EquiformerBlock, attend, recompute, row_norm
 from equitorch.layers.feed_forward import FeedForward
+from equitorch.layers.gaunt_selfmix import GauntSelfmix
 from equitorch.layers.mlp import MLP
 from equitorch.layers.readout import pool
 from equitorch.layers.stacks import stack_irreps, stacks
@@ -53,6 +54,8 @@ class EquiformerV2(nn.Module):
             "grid" and "separable_grid".
         grid_resolution: latitudes (even) and longitudes of published grids; None for their default.
         latitudes: of the exact grids in the frames of edges; any number is equivariant.
+        selfmix: in each block, before the feed-forward network, add a product of the nodes' features with
+            themselves as functions on the sphere.
         envelope: multiply what edges give by a polynomial that vanishes at the cutoff.
         rescale: scale rows of degrees above mmax as published models do.
         average_neighbors: number of neighbours by which the first sum over them is divided; None for that
@@ -87,7 +90,8 @@ class EquiformerV2(nn.Module):
             asked for something that is not.
 
     Source:
-        Liao et al. 2023, arXiv:2306.12059; compat mode as in fairchem-core 1.10.
+        Liao et al. 2023, arXiv:2306.12059; compat mode as in fairchem-core 1.10. Luo et al. 2024,
+        arXiv:2401.10216 (selfmix).
 
     >>> model = EquiformerV2(channels=8, layers=2, lmax=2, hidden=8, heads=2)
     >>> edges, batch = torch.tensor([[1, 0], [0, 1]]), torch.tensor([0, 0])
@@ -120,6 +124,7 @@ class EquiformerV2(nn.Module):
         feed_forward: str | None = None,
         grid_resolution: int | None = None,
         latitudes: int | None = None,
+        selfmix: bool = False,
         envelope: bool | None = None,
         rescale: bool | None = None,
         average_neighbors: float | None = None,
@@ -180,11 +185,15 @@ class EquiformerV2(nn.Module):
         )
 
     def _block(self, chosen: Mapping[str, Any]) -> EquiformerBlock:
-        norms = [row_norm(chosen["norm"], self.lmax, self.channels, parity=self.parity) for _ in range(2)]
+        selfmix = chosen["selfmix"]
+        norms = [
+            row_norm(chosen["norm"], self.lmax, self.channels, parity=self.parity) for _ in range(2 + selfmix)
+        ]
         return EquiformerBlock(
             self._attention(chosen),
             self._feed_forward(chosen),
             norms,
+            selfmix=GauntSelfmix(self.lmax, self.channels, parity=self.parity) if selfmix else None,
             path_drop=chosen["path_drop"],
             feature_drop=chosen["feature_drop"],
         )

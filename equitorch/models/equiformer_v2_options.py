@@ -72,6 +72,8 @@ def resolved(options: Mapping[str, Any]) -> dict[str, Any]:
         ("parity", PARITIES), ("norm", NORMS), ("activation", PUBLISHED), ("feed_forward", KINDS),
     ):  # fmt: skip
         check_choice("EquiformerV2", name, chosen[name], known)
+    if not isinstance(chosen["selfmix"], bool):
+        raise ValueError(f"EquiformerV2 expects selfmix to be True or False, got {chosen['selfmix']!r}")
     _check_numbers(chosen)
     chosen["radial"] = chosen["radial"] or gaussians(chosen)
     if chosen["mode"] == "exact":

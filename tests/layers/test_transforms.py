@@ -61,6 +61,7 @@ CASES = {
     "GauntManyBody, rank 1": Case(lambda: OneSpecies(layers.GauntManyBody(2, 1, 3, rank=1)), (9, 3)),
     "GauntSO2Convolution": Case(lambda: layers.GauntSO2Convolution(2, 3, 3, 4, parity="so3"), (9, 3)),
     "GauntSelfInteraction": Case(lambda: layers.GauntSelfInteraction(2, 3, rank=2), (9, 3)),
+    "GauntSelfmix": Case(lambda: layers.GauntSelfmix(2, (3, 2), parity="both"), (9, 5)),
     "GauntTensorProduct": Case(lambda: layers.GauntTensorProduct(2, 1, 2, 3), [(9, 3), (4, 3)]),
     "GauntTensorProduct, full": Case(
         lambda: layers.GauntTensorProduct(1, 2, 1, 3, "full", 2), [(8, 3), (18, 3)]

@@ -47,8 +47,10 @@ EXACT = {
     "L4M4, products": {"lmax": 4, "mmax": 4, **PRODUCTS},
     "L6M2": {"lmax": 6},
     "L6M6": {"lmax": 6, "mmax": 6, "layers": 1},
+    "L3M2, selfmix": {"lmax": 3, "selfmix": True},
     "L1M0": {"lmax": 1, "mmax": 0},
     "both parities": {"lmax": 3, **BOTH},
+    "both parities, selfmix": {"selfmix": True, **BOTH},
     "both parities, products": {"lmax": 3, "latitudes": 4, **BOTH, **PRODUCTS},
     "layer_norm_sh": {"lmax": 3, "norm": "layer_norm_sh", "share_radial": True, "attention_norm": False},
     "layer_norm": {"norm": "layer_norm", "share_element_scalars": True, "feed_forward": "spectral"},
@@ -200,7 +202,9 @@ def test_pseudo_features_matter():
     assert (run(made, numbers, pos, forces=False)["energy"] - before).abs() > 1e-6
 
 
-@pytest.mark.parametrize("options", [{"lmax": 4}, {"lmax": 3, **PRODUCTS}, {"lmax": 3, **BOTH}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{"lmax": 4}, {"lmax": 3, **PRODUCTS}, {"lmax": 3, **BOTH}, {"selfmix": True}], ids=str
+)
 def test_forces_are_the_gradient(options):
     made, (numbers, pos) = potential(**options), atoms()
     forces, h = run(made, numbers, pos)["forces"], 1e-4
@@ -226,6 +230,21 @@ def test_sees_neither_the_poles_nor_the_equator_of_its_frames():
             after = run(made, numbers, pos @ g.T)
             assert (after["energy"] - before["energy"]).abs() < 1e-14 * before["node_energy"].abs().sum()
             assert (after["forces"] - before["forces"] @ g.T).abs().max() < 1e-13
+
+
+def test_selfmix_adds_a_branch_and_changes_nothing_else():
+    """Without it, state and answers are what they were; with weights of zero it adds nothing."""
+    plain, mixed, (numbers, pos) = potential(), potential(selfmix=True), atoms()
+    extra = set(mixed.state_dict()) - set(plain.state_dict())
+    assert all("selfmix" in name for name in extra)
+    assert extra
+    mixed.load_state_dict(plain.state_dict(), strict=False)
+    before = run(plain, numbers, pos)["energy"]
+    assert (run(mixed, numbers, pos)["energy"] - before).abs() > 1e-6
+    with torch.no_grad():
+        for block in mixed.model.blocks:
+            block.selfmix.last.weight.zero_()
+    assert torch.equal(run(mixed, numbers, pos)["energy"], before)
 
 
 def test_any_frames_give_the_same_energy():
@@ -445,6 +464,7 @@ def test_is_copied_with_its_weights():
         ({"mmax": 3}, "expects mmax <= lmax, got mmax=3 and lmax=2"),
         ({"layers": 0}, "expects layers to be a whole number >= 1, got 0"),
         ({"heads": 2.5}, "expects heads to be a whole number >= 1, got 2.5"),
+        ({"selfmix": 2}, "expects selfmix to be True or False, got 2"),
         ({"radial": 1}, "expects radial to be a whole number >= 2, got 1"),
         ({"cutoff": -1.0}, "expects cutoff to be a number > 0, got -1.0"),
         ({"average_neighbors": 0}, "expects average_neighbors to be a number > 0, got 0"),
