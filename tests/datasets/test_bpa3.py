@@ -70,9 +70,9 @@ def test_says_what_it_expected(tmp_path):
     with pytest.raises(ValueError, match=re.escape("3BPA expects train_300K.xyz here, found no .xyz")):
         read_3bpa(tmp_path)
     write(tmp_path / "train_mixedT.xyz", frames(3), format="extxyz")
-    with pytest.raises(ValueError, match="here, found train_mixedT.xyz"):
+    with pytest.raises(ValueError, match=r"here, found train_mixedT\.xyz"):
         read_3bpa(tmp_path, "test_600K")
     with pytest.raises(ValueError, match="expects 500 frames in the order of temperature, got 3"):
         read_3bpa(tmp_path, "mixedT_600K")
-    with pytest.raises(ValueError, match="expects part to be one of train_300K, .*, got '600K'"):
+    with pytest.raises(ValueError, match=r"expects part to be one of train_300K, .*, got '600K'"):
         read_3bpa(tmp_path, "600K")

@@ -1,0 +1,363 @@
+"""equitorch/models/mace.py, equitorch/layers/mace.py"""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import molecule
+from ase.io import write
+
+import equitorch
+from equitorch.calculator import EquitorchCalculator
+from equitorch.datasets import load_shipped
+from equitorch.graph import AtomGraph
+from equitorch.layers.mace import many_body_product
+from equitorch.layers.radial import tables
+from equitorch.models import MACE, Potential
+from equitorch.ops.backend import use_reference
+from equitorch.testing import assert_equivariant, equivariance_error
+from equitorch.training.config import Config, ConfigError
+from equitorch.training.prepare import prepare
+from tests.models.test_nequip import exact
+from tests.models.test_tensornet import crystal, rattled, run, slab
+from tests.torchmdnet_reference import NUMBERS, POSITIONS
+
+CUTOFF = 4.5
+SMALL = {
+    "channels": 4, "lmax": 1, "max_ell": 2, "radial": 4, "hidden": [8], "cutoff": CUTOFF,
+    "average_neighbors": 3.0, "readout": 5,
+}  # fmt: skip
+PRODUCTS = pytest.mark.parametrize("product", ["cg", "gaunt"])
+SYSTEMS = pytest.mark.parametrize(
+    "system", [crystal, slab, lambda: rattled(molecule("CH3OH"))], ids=["crystal", "slab", "molecule"]
+)
+
+
+def model(seed=0, **options):
+    torch.manual_seed(seed)
+    return exact(MACE(**SMALL | options))
+
+
+def potential(seed=0, **options):
+    return Potential(model(seed, **options), scale=3.0).double().eval()
+
+
+def graph(atoms):
+    return AtomGraph.from_ase(atoms, CUTOFF, dtype=torch.float64)
+
+
+@PRODUCTS
+@pytest.mark.parametrize(("layers", "lmax", "max_ell"), [(1, 0, 2), (2, 2, 2), (3, 1, 1)])
+def test_is_what_e3nn_makes_of_the_paper(product, layers, lmax, max_ell):
+    pytest.importorskip("e3nn")
+    from tests.models.mace_oracle import energies, random_weights
+
+    elements = sorted(set(NUMBERS.tolist()))
+    made = model(product=product, layers=layers, lmax=lmax, max_ell=max_ell, elements=elements)
+    weights = [random_weights(layer) for layer in made.layers] if product == "cg" else None
+    pos = POSITIONS.clone().requires_grad_()
+    expected, out = energies(made, NUMBERS, pos, weights), run(made, pos)
+    torch.testing.assert_close(out["node_energy"], expected, rtol=1e-8, atol=1e-10)
+    (ours,) = torch.autograd.grad(out["energy"].sum(), pos)
+    (theirs,) = torch.autograd.grad(expected.sum(), pos)
+    torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
+    assert theirs.abs().max() > 1e-4
+
+
+@PRODUCTS
+def test_energies_are_invariant_under_turns_and_mirrors(product):
+    made = model(product=product, layers=3, lmax=2, max_ell=3)
+
+    def energy(pos):
+        return run(made, pos.squeeze(-1))["node_energy"][:, None, None]
+
+    assert_equivariant(energy, ["1o"], "0e", channels=1, batch=(5,))
+
+
+@PRODUCTS
+def test_the_check_can_fail(product):
+    made = model(product=product)
+    made.layers[0].register_forward_hook(lambda _module, _inputs, x: x + 0.1)  # rows of vectors too
+    error = equivariance_error(
+        lambda pos: run(made, pos.squeeze(-1))["node_energy"][:, None, None],
+        ["1o"],
+        "0e",
+        channels=1,
+        batch=(5,),
+    )
+    assert error > 1e-6
+
+
+@PRODUCTS
+def test_one_layer_sees_as_many_bodies_as_it_multiplies(product):
+    """An atom's energy is a sum over sets of at most ``correlation`` neighbours: mixed differences end."""
+
+    def mixed(correlation, neighbours):
+        made = model(product=product, layers=1, correlation=correlation)
+        made.readouts[-1] = torch.nn.Linear(SMALL["channels"], 1, bias=False).double()
+        torch.manual_seed(1)
+        places = torch.randn(neighbours, 3).double()
+        total = 0.0
+        for mask in range(1 << neighbours):
+            kept = [k for k in range(neighbours) if mask >> k & 1]
+            edges = torch.tensor([[k + 1 for k in kept], [0] * len(kept)], dtype=torch.int64)
+            numbers, batch = torch.full((neighbours + 1,), 6), torch.zeros(neighbours + 1, dtype=torch.int64)
+            energy = made(numbers, edges, places[kept], batch, 1)["node_energy"][0]
+            total += (-1) ** len(kept) * energy.item()
+        return abs(total)
+
+    assert mixed(2, 2) > 1e-6
+    assert mixed(2, 3) < 1e-12
+    assert mixed(3, 3) > 1e-8
+    assert mixed(3, 4) < 1e-12
+
+
+@PRODUCTS
+def test_every_weight_matters_to_the_energy(product):
+    made = model(product=product, layers=3, elements=[1, 6, 7, 8])
+    numbers = torch.tensor([1, 6, 8, 7, 1])
+    run(made, 0.7 * POSITIONS, numbers)["node_energy"].square().sum().backward()
+    for name, weight in made.named_parameters():
+        assert bool(weight.grad.abs().sum() > 0), name
+
+
+@PRODUCTS
+def test_knows_neither_order_nor_origin_of_atoms(product):
+    made = potential(product=product)
+    atoms = rattled(molecule("CH3OH"))
+    out, order = made(graph(atoms)), [3, 0, 5, 1, 4, 2]
+    moved = atoms[order]
+    moved.positions += [7.0, -3.0, 2.0]
+    other = made(graph(moved))
+    assert other["energy"].item() == pytest.approx(out["energy"].item(), rel=1e-12)
+    torch.testing.assert_close(other["forces"], out["forces"][order], rtol=0, atol=1e-12)
+
+
+@PRODUCTS
+def test_energies_add_up_over_molecules_and_graphs(product):
+    made = potential(product=product)
+    one, two = rattled(molecule("H2O")), rattled(molecule("CH3OH"))
+    far = two.copy()
+    far.positions += [40.0, 0.0, 0.0]
+    alone = [made(graph(atoms)) for atoms in (one, two)]
+    total = sum(out["energy"].item() for out in alone)
+    assert made(graph(one + far))["energy"].item() == pytest.approx(total, rel=1e-12)
+    both = made(AtomGraph.batch([graph(one), graph(two)]))
+    assert both["energy"].tolist() == pytest.approx([out["energy"].item() for out in alone], rel=1e-12)
+    torch.testing.assert_close(
+        both["forces"], torch.cat([out["forces"] for out in alone]), rtol=0, atol=1e-12
+    )
+
+
+@PRODUCTS
+@SYSTEMS
+def test_forces_are_the_gradient(product, system):
+    made, atoms = potential(product=product), system()
+    forces = made(graph(atoms))["forces"]
+    step = 1e-3
+    for atom, axis in ((0, 0), (len(atoms) - 1, 1)):
+        energies = []
+        for k in (-2, -1, 1, 2):
+            moved = atoms.copy()
+            moved.positions[atom, axis] += k * step
+            energies.append(made(graph(moved), forces=False)["energy"].item())
+        numeric = -(energies[0] - 8 * energies[1] + 8 * energies[2] - energies[3]) / (12 * step)
+        assert forces[atom, axis].item() == pytest.approx(numeric, rel=1e-6, abs=1e-8)
+
+
+@pytest.mark.parametrize("knots", [None, 16])
+def test_stress_is_the_gradient_and_tables_have_exact_forces(knots):
+    made, atoms = potential(), crystal()
+    with tables(made, knots):
+        out = made(graph(atoms), stress=True)
+        assert out["forces"].sum(0).abs().max() < 1e-11
+        step = 1e-3
+        energies = []
+        for k in (-2, -1, 1, 2):
+            strain = np.eye(3)
+            strain[1, 2] += k * step / 2
+            strain[2, 1] += k * step / 2
+            strained = atoms.copy()
+            strained.set_cell(atoms.cell[:] @ strain, scale_atoms=True)
+            energies.append(made(graph(strained), forces=False)["energy"].item())
+    numeric = (energies[0] - 8 * energies[1] + 8 * energies[2] - energies[3]) / (12 * step)
+    found = out["stress"][0, 1, 2].item()
+    assert found == pytest.approx(numeric / atoms.get_volume(), rel=1e-6, abs=1e-9)
+
+
+@PRODUCTS
+def test_reverse_edges_the_reference_and_float32_say_the_same(product):
+    made, given = potential(product=product), graph(rattled(molecule("CH3OH")))
+    expected = made(given)
+    bare = dataclasses.replace(given, edge_reverse=None)
+    torch.testing.assert_close(made(bare), expected, rtol=0, atol=1e-11)
+    with use_reference():
+        torch.testing.assert_close(made(given), expected, rtol=1e-10, atol=1e-11)
+    single = Potential(model(product=product).float(), scale=3.0).eval()(given.to(dtype=torch.float32))
+    size = expected["forces"].abs().max().item()
+    assert single["energy"].item() == pytest.approx(expected["energy"].item(), rel=1e-4)
+    torch.testing.assert_close(single["forces"].double(), expected["forces"], rtol=0, atol=1e-4 * size)
+
+
+@PRODUCTS
+def test_is_smooth_through_the_cutoff(product):
+    made = potential(product=product)
+
+    def at(distance):
+        atoms = Atoms("OHF", [[0, 0, 0], [0.97, 0, 0], [0, distance, 0]])
+        out = made(graph(atoms))
+        return out["energy"].item(), out["forces"]
+
+    far, none = at(CUTOFF + 1e-3)
+    assert not none[2].any()
+    (here, pull), (nearer, stronger) = at(CUTOFF - 1e-2), at(CUTOFF - 2e-2)
+    assert (nearer - far) / (here - far) == pytest.approx(2**4, rel=0.1)
+    assert stronger[2].norm() / pull[2].norm() == pytest.approx(2**3, rel=0.1)
+
+
+@PRODUCTS
+def test_an_atom_alone_has_no_energy_and_no_force(product):
+    made = potential(product=product)
+    apart = made(graph(Atoms("OH", [[0, 0, 0], [0, 0, 4.6]])))
+    assert made(graph(Atoms("O")))["energy"].item() == 0
+    assert apart["energy"].item() == 0
+    assert not apart["forces"].any()
+    assert made(graph(Atoms("OH", [[0, 0, 0], [0, 0, 1.0]])))["energy"].abs() > 1e-6
+    nobody, nowhere = torch.zeros(0, dtype=torch.long), torch.zeros(0, 3).double()
+    assert made.model(nobody, nobody.view(1, 0).expand(2, 0), nowhere, nobody, 0)["energy"].shape == (0,)
+
+
+def test_elements_are_named_or_all_and_their_order_does_not_matter():
+    named, swapped = (model(elements=given) for given in (["H", "C", "O"], [8, 1, 6]))
+    assert named.options["elements"] == swapped.options["elements"] == [1, 6, 8]
+    everything = model(max_z=9)
+    state = {
+        key: value[[1, 6, 8]]
+        if key == "embedding.weight" or key.endswith(("own.weight", "product.weight"))
+        else value
+        for key, value in everything.state_dict().items()
+    }
+    named.load_state_dict(state)
+    water = graph(rattled(molecule("CH3OH")))
+    torch.testing.assert_close(
+        Potential(named).eval()(water), Potential(everything).eval()(water), rtol=0, atol=1e-13
+    )
+    assert Potential(named).species == (1, 6, 8)
+    with pytest.raises(ValueError, match="MACE has weights for H, C, O, got F; build it with these elements"):
+        run(named, POSITIONS[:1], torch.tensor([9]))
+
+
+def test_training_steps_on_one_batch_can_be_repeated():
+    """More pairs than knots: weights of the radial functions then come from tables, in training too."""
+    torch.manual_seed(0)
+    made = Potential(MACE(channels=2, max_ell=1, hidden=[4], average_neighbors=10.0)).train()
+    given = AtomGraph.from_ase(crystal().repeat((3, 3, 3)), 5.0, dtype=torch.float32)
+    assert given.num_edges > 2000
+    for _ in range(2):
+        made(given)["forces"].square().mean().backward()
+
+
+@PRODUCTS
+def test_options_rebuild_it_and_a_file_keeps_it(tmp_path, product):
+    made = Potential(model(hidden=(8,), elements=["O", "H"], product=product)).double().eval()
+    assert json.loads(json.dumps(made.model.options)) == made.model.options
+    made.save(tmp_path / "a.eqt")
+    water = graph(rattled(molecule("H2O")))
+    ours, again = made(water), Potential.load(tmp_path / "a.eqt")
+    for key in ("energy", "forces"):
+        assert torch.equal(ours[key], again(water)[key])
+    assert again.species == (1, 8)
+
+
+def test_drives_ase():
+    made, atoms = potential(), rattled(molecule("CH3OH"))
+    atoms.calc = EquitorchCalculator(made)
+    out = made(graph(atoms))
+    assert atoms.get_potential_energy() == pytest.approx(out["energy"].item(), abs=1e-10)
+    np.testing.assert_allclose(atoms.get_forces(), out["forces"].numpy(), atol=1e-10)
+
+
+def config(folder, *overrides):
+    frames = [load_shipped("ethanol").to_ase(k) for k in range(0, 1200, 40)]
+    write(folder / "few.xyz", frames, format="extxyz")
+    values = {
+        "data": {"train": str(folder / "few.xyz"), "valid": 6},
+        "model": {"name": "mace", "channels": 4, "max_ell": 2, "hidden": [16], "cutoff": 3.0},
+        "train": {"epochs": 8, "batch": 4, "lr": 0.02, "warmup": 0, "ema": 0.0, "device": "cpu"},
+        "output": str(folder / "run"),
+    }
+    return Config.from_dict(values, overrides)
+
+
+@PRODUCTS
+def test_learns_and_takes_elements_and_neighbours_from_the_data(tmp_path, product):
+    run = equitorch.train(config(tmp_path, f"model.product={product}"))
+    first, last = run.history[0], run.history[-1]
+    assert last["train_loss"] < 0.7 * first["train_loss"]
+    kept = equitorch.load(run.path).model.options
+    assert 4 < kept["average_neighbors"] < 8
+    assert kept["elements"] == [1, 6, 8]
+
+
+def test_training_says_which_elements_have_no_weights(tmp_path):
+    wide = prepare(config(tmp_path, "model.elements=[H, C, N, O]"), torch.device("cpu"))
+    assert wide.potential.model.options["elements"] == [1, 6, 7, 8]
+    with pytest.raises(
+        ConfigError, match=r"model\.elements: the data have H, C, O, the model has weights for H, C"
+    ):
+        prepare(config(tmp_path, "model.elements=[1, 6]"), torch.device("cpu"))
+    wide.potential.save(tmp_path / "a.eqt")
+    goes_on = [f"model.from={tmp_path / 'a.eqt'}", "model.elements=null"]
+    again = prepare(config(tmp_path, *goes_on), torch.device("cpu"))
+    assert again.potential.model.options["elements"] == [1, 6, 7, 8]
+
+
+@PRODUCTS
+def test_compiles_into_one_graph_with_the_same_answer_at_any_size(product):
+    made = model(product=product, max_z=9, max_ell=1, correlation=2).requires_grad_(False)
+    compiled = torch.compile(made, dynamic=True, fullgraph=True, backend="aot_eager")
+    for atoms in (21, 40, 3):
+        pos = 1.6 * torch.cartesian_prod(*[torch.arange(6).double()] * 3)[:atoms]
+        pos = pos + 0.3 * torch.rand(atoms, 3, generator=torch.Generator().manual_seed(0)).double()
+        given = AtomGraph.build(torch.arange(atoms) % 7 + 1, pos, cutoff=3.0, dtype=torch.float64)
+        answers = []
+        for call in (made, compiled):
+            vectors = given.edge_vectors().detach().requires_grad_()
+            out = call(given.atomic_numbers, given.edge_index, vectors, given.batch, 1)
+            gradient = torch.autograd.grad(out["energy"].sum(), vectors, materialize_grads=True)[0]
+            answers.append((out["energy"].detach(), gradient))
+        torch.testing.assert_close(answers[0], answers[1], rtol=1e-11, atol=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"channels": 0}, "channels to be a whole number >= 1, got 0"),
+        ({"layers": 0}, "layers to be a whole number >= 1, got 0"),
+        ({"lmax": -1}, "lmax to be a whole number >= 0, got -1"),
+        ({"max_ell": True}, "max_ell to be a whole number >= 0, got True"),
+        ({"correlation": 0}, "correlation to be a whole number >= 1, got 0"),
+        ({"radial": 2.5}, "radial to be a whole number >= 1, got 2.5"),
+        ({"hidden": [64, 0]}, r"hidden to be whole numbers >= 1, got \[64, 0\]"),
+        ({"cutoff": float("nan")}, "cutoff to be a distance > 0 in Å, got nan"),
+        ({"average_neighbors": 0.0}, "average_neighbors to be a number > 0, or None, got 0.0"),
+        ({"product": "cross"}, "product to be cg or gaunt, got 'cross'"),
+        (
+            {"elements": ["H", "Xy"]},
+            r"elements to be distinct atomic numbers or chemical symbols, got \['H', 'Xy'\]",
+        ),
+        ({"elements": [1, 1]}, r"elements to be distinct .*, got \[1, 1\]"),
+        ({"elements": []}, r"elements to be distinct .*, got \[\]"),
+    ],
+)
+def test_says_what_it_expected(options, words):
+    with pytest.raises(ValueError, match=f"^MACE expects {words}$"):
+        MACE(**options)
+
+
+def test_a_product_is_known_by_name():
+    with pytest.raises(ValueError, match="many_body_product expects one of cg, gaunt, got 'cross'"):
+        many_body_product("cross", 1, 0, 4, correlation=2, species=1)
