@@ -13,6 +13,7 @@ from equitorch.layers.constant import Constant as Constant
 from equitorch.layers.convolution import EquivariantConvolution as EquivariantConvolution
 from equitorch.layers.cutoff import CosineCutoff as CosineCutoff
 from equitorch.layers.cutoff import PolynomialCutoff as PolynomialCutoff
+from equitorch.layers.diagrams import DiagramLinear as DiagramLinear
 from equitorch.layers.dropout import Dropout as Dropout
 from equitorch.layers.edge_degree import EdgeDegreeEmbedding as EdgeDegreeEmbedding
 from equitorch.layers.edge_degree import EdgeScalars as EdgeScalars

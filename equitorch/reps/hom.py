@@ -82,7 +82,7 @@ def hom_basis(rep_in: Rep, rep_out: Rep, *, basis: str = "minimal") -> Tensor:
     maps = maps if y.down is None else y.down @ maps
     maps = maps if x.up is None else maps @ x.up
     if basis == "minimal" and not (x.is_whole and y.is_whole):
-        maps = maps[_independent(maps)]
+        maps = maps[independent_maps(maps)]
     return maps
 
 
@@ -266,7 +266,7 @@ def _null_space(x: Rep, y: Rep) -> Tensor:
     return intertwiners(x, y)
 
 
-def _independent(maps: Tensor) -> list[int]:
+def independent_maps(maps: Tensor) -> list[int]:
     """The first linearly independent maps, by Gram and Schmidt."""
     flat = maps.flatten(1)
     kept: list[int] = []

@@ -1,0 +1,204 @@
+"""Equivariant maps by diagrams, as functions of their weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from equitorch.layers.diagram_product import DiagramProduct
+from equitorch.layers.diagram_sides import Factor, Side
+from equitorch.layers.diagram_storage import Entry
+from equitorch.layers.diagram_weights import (
+    Joint,
+    count_of,
+    form_of,
+    joints,
+    kept,
+    orders,
+    scale_of,
+    spread,
+    standard_deviations,
+)
+from equitorch.ops.diagrams import diagram_linear, linear_plan
+
+
+class DiagramSum(nn.Module):
+    """All diagrams between two sums of tensor powers, or of products of tensor powers; without weights.
+
+    Args:
+        inner: the input.
+        outer: the output.
+        normalization: of closed blocks: "auto", "sum", "mean" or "sqrt".
+        depthwise: channels are not mixed.
+    """
+
+    def __init__(self, inner: Side, outer: Side, normalization: str, depthwise: bool) -> None:
+        super().__init__()
+        self.inner, self.outer = inner, outer
+        self.scalings = tuple([scale_of(normalization, group.family) for group in inner.groups])
+        self.joints = joints(inner, outer)
+        group, below, above = inner.groups[0], orders(inner, 0), orders(outer, 0)
+        self.plan = linear_plan(group.family, group.n, above, below, form_of(group))
+        by_one = len(inner.groups) == 1 and not depthwise
+        self.product = None if by_one else DiagramProduct(inner, outer, self.joints)
+
+    def forward(
+        self, xs: Sequence[Tensor], weights: Sequence[Tensor], sizes: tuple[int, ...], mask: Tensor | None
+    ) -> list[Tensor]:
+        """Apply the maps to each block of the input: (batch, n^k, channels_in) -> (batch, n^l, channels_out).
+
+        Args:
+            xs: one for each block, without symmetry.
+            weights: of each pair of sectors, in the order of ``joints``.
+            sizes: the dimension of each group.
+            mask: which points there are. Shape (batch, n).
+        """
+        scales = [self._scale(place, n, mask, xs[0]) for place, n in enumerate(sizes)]
+        if self.product is None:
+            return diagram_linear(xs, weights, self.plan, sizes[0], scale=scales[0], mask=mask)
+        if mask is None:
+            return list(self.product(xs, weights, sizes, scales))
+        whole, result = self.inner.keep(mask, sizes), self.outer.keep(mask, sizes)
+        xs = [x * kept.to(x.dtype) for x, kept in zip(xs, whole, strict=True)]
+        ys = self.product(xs, weights, sizes, scales)
+        return [y * kept.to(y.dtype) for y, kept in zip(ys, result, strict=True)]
+
+    def _scale(self, place: int, n: int, mask: Tensor | None, x: Tensor) -> float | Tensor:
+        """The factor of each closed block of a group."""
+        power = {"sum": 0.0, "mean": -1.0, "sqrt": -0.5}[self.scalings[place]]
+        if mask is None or not power or place != self.inner.free:
+            return float(n) ** power
+        return mask.sum(1).clamp(min=1).to(x.dtype) ** power
+
+
+class DiagramMaps(nn.Module):
+    """The maps of a layer between tensor powers, and those from an invariant number for its bias.
+
+    Args:
+        inner: the input.
+        outer: the output.
+        normalization: of closed blocks: "auto", "sum", "mean" or "sqrt".
+        basis: "spanning" or "minimal".
+        bias: whether there is one.
+
+    Attributes:
+        entries: what the weights are.
+        constants: what the weights of the bias are.
+    """
+
+    def __init__(self, inner: Side, outer: Side, normalization: str, basis: str, bias: bool) -> None:
+        super().__init__()
+        self.inner, self.outer, self.normalization = inner, outer, normalization
+        self.constant = Side(inner.groups, (tuple(Factor(0) for _ in inner.groups),))
+        self.joints, self.bias_joints = joints(inner, outer), joints(self.constant, outer) if bias else ()
+        self.entries = self._entries(inner, self.joints, basis)
+        self.constants = self._entries(self.constant, self.bias_joints, basis)
+        self.partial = any(entry.kept is not None for entry in (*self.entries, *self.constants))
+        self.mixed = DiagramSum(inner, outer, normalization, depthwise=False)
+        self.shifts = DiagramSum(self.constant, outer, normalization, depthwise=False) if bias else None
+        both = Side(inner.groups, (*inner.blocks, *self.constant.blocks))
+        self.shifted = DiagramSum(both, outer, normalization, depthwise=False) if bias else None
+        self.separate: DiagramSum | None = None
+        self.steps = _steps(inner, self.joints) + _steps(outer, self.joints, upper=True)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The dimension of each group."""
+        return self.inner.sizes
+
+    @property
+    def is_free(self) -> bool:
+        """Whether rows tell another n."""
+        return self.inner.free is not None
+
+    def sizes_for(self, rows: int) -> tuple[int, ...] | None:
+        """The dimensions at which a feature has so many rows."""
+        return self.inner.sizes_for(rows)
+
+    def sizes_at(self, n: int) -> tuple[int, ...] | None:
+        """The dimensions with another n, where it is free."""
+        return self.inner.with_n(n) if self.is_free else None
+
+    def rows(self, sizes: tuple[int, ...]) -> tuple[int, int]:
+        """Numbers of rows of input and output."""
+        return sum(self.inner.rows(sizes)), sum(self.outer.rows(sizes))
+
+    def masked(self, sizes: tuple[int, ...]) -> int | None:
+        """How many points a mask tells of; None where there is nothing to mask."""
+        free = self.inner.free
+        return None if free is None or self.inner.groups[free].family != "S" else sizes[free]
+
+    def unmixed(self) -> None:
+        """Prepare for weights that do not mix channels."""
+        self.separate = DiagramSum(self.inner, self.outer, self.normalization, depthwise=True)
+
+    def _entries(self, inner: Side, pairs: tuple[Joint, ...], basis: str) -> list[Entry]:
+        masks = {}
+        if basis == "minimal":
+            found = {joint.name: kept(joint, inner, self.outer) for joint in pairs}
+            masks = {name: mask for name, mask in found.items() if not mask.all()}
+        spreads = spread(pairs, inner, self.outer, self.normalization, masks)
+        entries = []
+        for joint in pairs:
+            deviation = standard_deviations(joint, self.outer, spreads, 1)
+            mask = masks.get(joint.name)
+            places = None if mask is None else torch.tensor(mask.reshape(-1), device="cpu").nonzero()[:, 0]
+            entries.append(Entry(joint.name, joint.shape(inner, self.outer), deviation, places))
+        return entries
+
+    def forward(
+        self,
+        x: Tensor,
+        weights: Sequence[Tensor],
+        bias: Sequence[Tensor] | None,
+        sizes: tuple[int, ...],
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """Apply the maps: (batch, rows, channels_in) -> (batch, rows, channels_out)."""
+        xs = self.inner.lift(x, sizes)
+        if weights[0].ndim == 4 and self.separate is not None:
+            return self.outer.lower(self.separate(xs, weights, sizes, mask), sizes)
+        if bias is None or self.shifted is None:
+            return self.outer.lower(self.mixed(xs, weights, sizes, mask), sizes)
+        one = torch.nn.functional.pad(x.new_ones(1, 1, 1), (0, x.shape[2] - 1))
+        xs.append(one.expand(x.shape[0], -1, -1))
+        return self.outer.lower(self.shifted(xs, self._joined(weights, bias), sizes, mask), sizes)
+
+    def _joined(self, weights: Sequence[Tensor], bias: Sequence[Tensor]) -> list[Tensor]:
+        """The weights of input and bias as those of one input more, a number in the first channel."""
+        own = dict(zip(self.joints, weights, strict=True))
+        shift = dict(zip(self.bias_joints, bias, strict=True))
+        channels = weights[0].shape[2]
+        made = []
+        for joint in self.shifted.joints if self.shifted is not None else ():
+            parts = [own[joint]] if joint in own else []
+            if joint in shift:
+                parts.append(torch.nn.functional.pad(shift[joint], (0, 0, 0, 0, 0, channels - 1)))
+            made.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
+        return made
+
+    def dense(self, weights: Sequence[Tensor], sizes: tuple[int, ...]) -> Tensor:
+        """The matrix of the map: (rows_out, rows_in, channels_in, channels_out), as the weights have them."""
+        last = weights[0].shape[4:]
+        one = torch.eye(sum(self.inner.rows(sizes)), dtype=weights[0].dtype, device=weights[0].device)
+        as_one = [weight.movedim(2, 3).flatten(3).unsqueeze(2) for weight in weights]
+        ys = self.mixed(self.inner.lift(one[:, :, None], sizes), as_one, sizes, None)
+        matrix = self.outer.lower(ys, sizes).transpose(0, 1)
+        return matrix.unflatten(2, (weights[0].shape[2], *last))
+
+    def shift(self, bias: Sequence[Tensor], sizes: tuple[int, ...]) -> Tensor:
+        """The bias itself: (1, rows_out, channels_out)."""
+        if self.shifts is None:
+            raise ValueError("these maps were made without a bias")
+        one = bias[0].new_ones(1, 1, 1)
+        return self.outer.lower(self.shifts([one], bias, sizes, None), sizes)
+
+
+def _steps(side: Side, pairs: tuple[Joint, ...], *, upper: bool = False) -> int:
+    """Roughly how many small tensors are read or written beside the large ones."""
+    wanted = dict.fromkeys(joint.upper if upper else joint.lower for joint in pairs)
+    return sum(len(joint.permutations) for joint in pairs) + sum(
+        count_of(side, sectors) for sectors in wanted
+    )

@@ -1,0 +1,211 @@
+"""What the rows of a feature are to diagrams: blocks of tensor powers, one below the other."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from equitorch.reps import DirectSum, Dual, KroneckerProduct, Outer, Rep, TensorPower
+from equitorch.reps.matrix_groups import MatrixGroup
+
+_ANY_N = ("S", "B", "O", "Sp")
+
+
+class Factor(NamedTuple):
+    """A tensor power inside a block.
+
+    Attributes:
+        order: number of indices.
+        symmetric: whether its rows are the independent entries of symmetric tensors.
+        dual: whether inverse transposes act on it, where they differ from the group's matrices.
+    """
+
+    order: int
+    symmetric: bool = False
+    dual: bool = False
+
+    def rows(self, n: int) -> int:
+        """Number of rows at dimension ``n``."""
+        return math.comb(n + self.order - 1, self.order) if self.symmetric else n**self.order
+
+
+class Side(NamedTuple):
+    """A feature whose rows are blocks, each the product of one tensor power of each group.
+
+    Attributes:
+        groups: whose product acts.
+        blocks: for each block a factor for each group, in C order.
+
+    >>> Side.of(Outer(TensorPower("S", 5, 2), TensorPower("O", 3, 1))).blocks
+    ((Factor(order=2, symmetric=False, dual=False), Factor(order=1, symmetric=False, dual=False)),)
+    """
+
+    groups: tuple[MatrixGroup, ...]
+    blocks: tuple[tuple[Factor, ...], ...]
+
+    @staticmethod
+    def of(rep: Rep) -> Side | None:
+        """How a representation is made of tensor powers; None if it is not."""
+        return _side(rep)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """The dimension n of each group."""
+        return tuple([group.n for group in self.groups])
+
+    @property
+    def free(self) -> int | None:
+        """Which group may have another n than it says, without another list of diagrams: one, or none."""
+        if len(self.groups) == 1:
+            return 0 if self.groups[0].family in _ANY_N and not self.groups[0].negative else None
+        places = [place for place, group in enumerate(self.groups) if group.family == "S"]
+        return places[0] if len(places) == 1 else None
+
+    def rows(self, sizes: tuple[int, ...]) -> list[int]:
+        """Number of rows of each block."""
+        return [
+            math.prod([factor.rows(n) for factor, n in zip(block, sizes, strict=True)])
+            for block in self.blocks
+        ]
+
+    def with_n(self, n: int) -> tuple[int, ...]:
+        """``sizes`` with another n for the group that is free to have it."""
+        return tuple([n if place == self.free else size for place, size in enumerate(self.sizes)])
+
+    def sizes_for(self, rows: int) -> tuple[int, ...] | None:
+        """The dimensions at which there are so many rows; the nominal ones, if they fit; None if none do."""
+        if sum(self.rows(self.sizes)) == rows:
+            return self.sizes
+        if self.free is None or all(block[self.free].order == 0 for block in self.blocks):
+            return None
+        step = 2 if self.groups[self.free].family == "Sp" else 1
+        for n in itertools.count(step, step):
+            count = sum(self.rows(self.with_n(n)))
+            if count >= rows:
+                return self.with_n(n) if count == rows else None
+        return None
+
+    def lift(self, x: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
+        """Each block of a feature as tensors without symmetry: (batch, rows, channels) -> (batch, n^k, ...).
+
+        Symmetric tensors are written out; indices of dual spaces are lowered by the form of the group.
+        """
+        parts = [x] if len(self.blocks) == 1 else list(x.split(self.rows(sizes), dim=1))
+        return [
+            self._each(part, block, sizes, up=True) for part, block in zip(parts, self.blocks, strict=True)
+        ]
+
+    def lower(self, parts: list[Tensor], sizes: tuple[int, ...]) -> Tensor:
+        """The feature that blocks without symmetry are projected to; the other way round of ``lift``."""
+        made = [
+            self._each(part, block, sizes, up=False) for part, block in zip(parts, self.blocks, strict=True)
+        ]
+        return made[0] if len(made) == 1 else torch.cat(made, dim=1)
+
+    def keep(self, mask: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
+        """For each block without symmetry, which entries have valid indices only: (batch, n^k, 1).
+
+        Args:
+            mask: which points there are, of the group that is free to have another n. Shape (batch, n).
+            sizes: dimension of each group.
+        """
+        made = []
+        for block in self.blocks:
+            valid = mask.new_ones(mask.shape[0], 1)
+            for place, (factor, n) in enumerate(zip(block, sizes, strict=True)):
+                for _ in range(factor.order):
+                    one = mask if place == self.free else mask.new_ones(mask.shape[0], n)
+                    valid = (valid[:, :, None] & one[:, None, :]).flatten(1)
+            made.append(valid[..., None])
+        return made
+
+    def _each(self, x: Tensor, block: tuple[Factor, ...], sizes: tuple[int, ...], up: bool) -> Tensor:
+        for place, (factor, group, n) in enumerate(zip(block, self.groups, sizes, strict=True)):
+            if not factor.symmetric and not factor.dual:
+                continue
+            after = [f.rows(m) for f, m in zip(block[place + 1 :], sizes[place + 1 :], strict=True)]
+            before = x.shape[1] // (math.prod(after) * (factor.rows(n) if up else n**factor.order))
+            y = x.reshape(x.shape[0] * before, -1, math.prod(after) * x.shape[2])
+            if up:
+                y = _written_out(y, n, factor.order) if factor.symmetric else y
+                y = _with_form(y, group, n, factor.order, inverse=True) if factor.dual else y
+            else:
+                y = _with_form(y, group, n, factor.order, inverse=False) if factor.dual else y
+                y = _folded(y, n, factor.order) if factor.symmetric else y
+            x = y.reshape(x.shape[0], -1, x.shape[2])
+        return x
+
+
+def _side(rep: Rep, dual: bool = False) -> Side | None:
+    if isinstance(rep, TensorPower):
+        if rep.family == "Aut":
+            return None
+        turned = dual and not rep.matrix_group.is_orthogonal and rep.order > 0
+        return Side((rep.matrix_group,), ((Factor(rep.order, rep.symmetric, turned),),))
+    if isinstance(rep, Dual):
+        return _side(rep.rep, not dual)
+    if not isinstance(rep, (DirectSum, Outer, KroneckerProduct)):
+        return None
+    sides = [side for part in rep.reps if (side := _side(part, dual)) is not None]
+    if len(sides) < len(rep.reps):
+        return None
+    if isinstance(rep, DirectSum):
+        return Side(sides[0].groups, tuple([block for side in sides for block in side.blocks]))
+    if isinstance(rep, Outer) and all(len(side.blocks) == 1 for side in sides):
+        groups = tuple([group for side in sides for group in side.groups])
+        return Side(groups, (tuple([factor for side in sides for factor in side.blocks[0]]),))
+    plain = {Factor(factor.order) == factor for side in sides for block in side.blocks for factor in block}
+    if plain == {True} and all(len(side.blocks) == len(side.groups) == 1 for side in sides):
+        return Side(sides[0].groups, ((Factor(sum(side.blocks[0][0].order for side in sides)),),))
+    return None
+
+
+def _with_form(x: Tensor, group: MatrixGroup, n: int, order: int, *, inverse: bool) -> Tensor:
+    """The form of the group, or its inverse, applied to every index. Shape (batch, n^order, channels)."""
+    for index in range(order):
+        y = x.reshape(x.shape[0], n**index, n, -1)
+        if group.negative:
+            a, b = y.split([n - group.negative, group.negative], dim=2)
+            y = torch.cat([a, -b], dim=2)
+        elif group.family == "Sp":
+            y = y.unflatten(2, (n // 2, 2) if group.interleaved else (2, n // 2))
+            a, b = y.unbind(3 if group.interleaved else 2)
+            y = torch.stack([-b, a] if inverse else [b, -a], dim=3 if group.interleaved else 2)
+        x = y.reshape(x.shape)
+    return x
+
+
+def _written_out(x: Tensor, n: int, order: int) -> Tensor:
+    rows, scale = _entries(n, order, x)
+    return x.index_select(1, rows) * scale
+
+
+def _folded(x: Tensor, n: int, order: int) -> Tensor:
+    rows, scale = _entries(n, order, x)
+    made = x.new_zeros(x.shape[0], math.comb(n + order - 1, order), x.shape[2])
+    return made.index_add(1, rows, x * scale)
+
+
+def _entries(n: int, order: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """For each entry of a tensor the row of the symmetric basis, and its component there."""
+    rows, counts = _table(n, order)
+    scale = torch.tensor(counts, dtype=torch.float64).rsqrt().to(like)[:, None]
+    return torch.tensor(rows, device=like.device), scale
+
+
+def _table(n: int, order: int) -> tuple[list[int], list[int]]:
+    number = {entry: row for row, entry in enumerate(_ascending(n, order))}
+    rows = [number[tuple(sorted(entry))] for entry in itertools.product(range(n), repeat=order)]
+    found = [0] * len(number)
+    for row in rows:
+        found[row] += 1
+    return rows, [found[row] for row in rows]
+
+
+def _ascending(n: int, order: int) -> Iterator[tuple[int, ...]]:
+    return itertools.combinations_with_replacement(range(n), order)
