@@ -63,4 +63,4 @@ def isolated_energies(root: str | Path) -> dict[int, float]:
         ValueError: if the file is missing.
     """
     atoms = read_3bpa(root, "isolated")
-    return {atoms.graph(i).atomic_numbers.item(): float(atoms.energies[i]) for i in range(len(atoms))}
+    return {int(atoms.graph(i).atomic_numbers): float(atoms.energies[i]) for i in range(len(atoms))}
