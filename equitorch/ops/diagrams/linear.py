@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from equitorch.ops.diagrams.op import diagram_analysis, diagram_symbol, diagram_synthesis
+from equitorch.ops.diagrams.op import diagram_analysis, diagram_symbol, diagram_synthesis, fused_linear
 from equitorch.ops.diagrams.program import LinearPlan, Pair
 
 
@@ -41,6 +41,10 @@ def diagram_linear(
         ValueError: if the shapes do not belong together.
     """
     _check(xs, weights, plan, n)
+    if plan.single and mask is None and not isinstance(scale, Tensor):
+        y = fused_linear(xs[0], weights, plan.keys_in[0], plan.keys_out[0], n, plan.form, scale)
+        if y is not None:
+            return [y]
     if mask is not None:
         xs = [x * _present(mask.to(x), order) for x, order in zip(xs, plan.orders_in, strict=True)]
     zs = _analysed(xs, plan, n, scale)

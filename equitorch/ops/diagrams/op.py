@@ -13,6 +13,7 @@ from torch import Tensor
 
 from equitorch.ops.backend import fused, traced
 from equitorch.ops.diagrams import reference
+from equitorch.ops.diagrams.program import without_whole
 
 _KERNELS = {"cpu": "cpu"}
 
@@ -39,7 +40,7 @@ def diagram_analysis(x: Tensor, key: str, n: int, form: str = "", scale: float =
     >>> z0.flatten(), z1[0, 0].flatten()  # trace and sum of all; diagonal, sums over rows and over columns
     (tensor([3., 9.]), tensor([1., 3., 3.]))
     """
-    rest, whole = _without_whole(key)
+    rest, whole = without_whole(key)
     found = iter(_analysis(x, rest, n, form, scale) if "|" in rest else [])
     return [x.unsqueeze(2) if itself else next(found) for itself in whole]
 
@@ -84,6 +85,30 @@ def diagram_symbol(z: Tensor, key: str, n: int, form: str = "", transposed: bool
     return _symbol(z, key, n, form, transposed)
 
 
+def fused_linear(
+    x: Tensor, weights: Sequence[Tensor], key_in: str, key_out: str, n: int, form: str, scale: float
+) -> Tensor | None:
+    """``diagram_linear`` from one tensor to one tensor in one pass, where nothing is recorded, or None.
+
+    Args:
+        x: the input. Shape (batch, n ** order, channels).
+        weights: one for each sector that both keys have.
+        key_in: the lower halves.
+        key_out: the upper halves.
+        n: dimension.
+        form: what pairs are contracted with.
+        scale: a factor for each closed block of a lower half.
+    """
+    if torch.is_grad_enabled() and (x.requires_grad or any(w.requires_grad for w in weights)):
+        return None
+    if not weights or traced(x, *weights) or any(w.dtype != x.dtype for w in weights):
+        return None
+    kernel = _kernel(x, *weights)
+    if kernel is None or not hasattr(kernel, "linear"):
+        return None
+    return kernel.linear(x, weights, key_in, key_out, n, form, scale)  # type: ignore[no-any-return]
+
+
 def _analysis(x: Tensor, key: str, n: int, form: str, scale: float) -> Sequence[Tensor]:
     if traced(x):
         return torch.ops.equitorch.diagram_analysis(x, key, n, form, scale)
@@ -93,17 +118,6 @@ def _analysis(x: Tensor, key: str, n: int, form: str, scale: float) -> Sequence[
     if torch.is_grad_enabled() and x.requires_grad:
         return _Analysis.apply(x, key, n, form, scale)
     return kernel.analysis(x, key, n, form, scale)
-
-
-def _without_whole(key: str) -> tuple[str, list[bool]]:
-    """The key without those sectors which are the tensor itself, and which those are."""
-    order, *words = key.split("|")
-    whole = [_rank(word) == int(order) and word[-1] not in "<>" for word in words]
-    return "|".join([order] + [word for word, itself in zip(words, whole, strict=True) if not itself]), whole
-
-
-def _rank(word: str) -> int:
-    return sum([int(count) for count in word.split(":")[1].split(",")])
 
 
 def _kernel(*operands: Tensor) -> ModuleType | None:

@@ -63,6 +63,7 @@ class LinearPlan(NamedTuple):
         places_out: for each output and sector of its key, the position among ``upper``.
         halves_out: for each output and sector of its key, how many halves it has.
         channels_out: number of output channels, which is the only word on it if nothing is joined.
+        single: whether there is one input and one output, and no symbol.
         form: what pairs of indices are contracted with: "" for permutations (nothing), "O", "O(p,q)",
             "Sp:block" or "Sp:interleaved".
     """
@@ -78,6 +79,7 @@ class LinearPlan(NamedTuple):
     places_out: tuple[tuple[int, ...], ...]
     halves_out: tuple[tuple[int, ...], ...]
     channels_out: int
+    single: bool
     form: str
 
 
@@ -151,6 +153,7 @@ def _linear_plan(
         places_out,
         sizes,
         channels[0],
+        len(orders_in) == len(orders_out) == 1 and not any(pair.symbol for pair in pairs),
         form,
     )
 
@@ -202,3 +205,14 @@ def _rank_of_pair(pair: tuple[Sector, Sector]) -> tuple[int, int, tuple[int, ...
     above, below = pair
     extra = above.kind in ("sign", "free")
     return extra, above.rank, above.through, above.alternating + below.alternating, above.alternating
+
+
+def without_whole(key: str) -> tuple[str, list[bool]]:
+    """The key without those sectors which are the tensor itself, and which those are."""
+    order, *words = key.split("|")
+    whole = [_rank(word) == int(order) and word[-1] not in "<>" for word in words]
+    return "|".join([order] + [word for word, itself in zip(words, whole, strict=True) if not itself]), whole
+
+
+def _rank(word: str) -> int:
+    return sum([int(count) for count in word.split(":")[1].split(",")])
