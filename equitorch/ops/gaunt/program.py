@@ -11,7 +11,10 @@ from torch import Tensor
 
 from equitorch.ops.gaunt.form import Form, Program
 
-_CACHE = 1 << 24  # bytes of grid values that a piece may take; of one piece, they are kept for derivatives
+_KEPT = (
+    6 << 20
+)  # bytes of grid values up to which all columns go at once, and values are kept for derivatives
+_CACHE = 3 << 20  # bytes of a piece otherwise: what the core's own cache and few calls leave
 _NARROW = 16  # channels below which points come last, so that matrix products are wide enough
 
 Values = Sequence[Tensor]  # of each component of a slot on the grid
@@ -73,9 +76,9 @@ def evaluate(
         return [x.new_empty(items, form.rows(slot), channels) for slot, _ in program.requests], []
     plan = _plan(form, program)
     width = x.element_size() * transform.points * plan.components * channels
-    piece = max(1, _CACHE // width)
-    if piece >= items or known:
+    if width * items <= _KEPT or known:
         return _piece(tensors, program, plan, transform, known)
+    piece = max(1, _CACHE // width)
     outs = [x.new_empty(items, form.rows(slot), channels) for slot, _ in program.requests]
     for start in range(0, items, piece):
         held = [tensor[start : start + piece] for tensor in tensors]
