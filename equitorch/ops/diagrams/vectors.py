@@ -6,6 +6,7 @@ Numba's own loops over short rows (a few channels) are not vectorised; these are
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
@@ -18,7 +19,7 @@ from equitorch.ops.numba_jit import jit_part
 _FUSE = ("contract", "reassoc", "nsz")
 
 
-def _pointer(context: Any, builder: Any, base: Any, offset: Any, element: Any, lanes: int) -> Any:
+def _pointer(builder: Any, base: Any, offset: Any, element: Any, lanes: int) -> Any:
     start = builder.inttoptr(base, ir.PointerType(element))
     return builder.bitcast(builder.gep(start, [offset]), ir.PointerType(ir.VectorType(element, lanes)))
 
@@ -31,6 +32,21 @@ def _filled(builder: Any, value: Any, lanes: int) -> Any:
     return builder.shuffle_vector(one, ir.Constant(vector, ir.Undefined), mask)
 
 
+def _function(context: Any, builder: Any, name: str, arguments: Any, body: Callable[..., None]) -> Any:
+    """Call a function that is written once in a module and not copied to where it is called."""
+    kind = ir.FunctionType(ir.VoidType(), [a.type for a in arguments])
+    function = cgutils.get_or_insert_function(builder.module, kind, name)
+    if not function.blocks:
+        function.linkage = "linkonce_odr"
+        function.attributes.add("noinline")
+        function.attributes.add("nounwind")
+        inner = ir.IRBuilder(function.append_basic_block("entry"))
+        body(inner, *function.args)
+        inner.ret_void()
+    builder.call(function, arguments)
+    return context.get_dummy_value()
+
+
 def _mover(lanes: int, kind: str) -> Any:
     """``count`` rows of ``lanes`` numbers: each "put" or "add"-ed to its own, or "sum"-med into one.
 
@@ -38,34 +54,14 @@ def _mover(lanes: int, kind: str) -> Any:
     """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        dst, d, dstep, src, s, sstep, count, factor = arguments
-        element, size = factor.type, context.get_abi_sizeof(factor.type)
-        factors = _filled(builder, factor, lanes)
+        element = arguments[7].type
+        size = context.get_abi_sizeof(element)
+        name = f"equitorch_{kind}_{lanes}_{element}"
 
-        def source(index: Any) -> Any:
-            offset = builder.add(s, builder.mul(index, sstep))
-            return builder.load(_pointer(context, builder, src, offset, element, lanes), align=size)
+        def body(builder: Any, *arguments: Any) -> None:
+            _move(context, builder, arguments, lanes, kind, size)
 
-        def result(index: Any) -> Any:
-            offset = builder.add(d, builder.mul(index, dstep))
-            return _pointer(context, builder, dst, offset, element, lanes)
-
-        if kind == "sum":
-            total = cgutils.alloca_once(builder, factors.type)
-            builder.store(ir.Constant(factors.type, [0.0] * lanes), total)
-            with cgutils.for_range(builder, count) as loop:
-                builder.store(builder.fadd(builder.load(total), source(loop.index), flags=_FUSE), total)
-            into = result(ir.Constant(ir.IntType(64), 0))
-            builder.store(builder.fmul(builder.load(total), factors, flags=_FUSE), into, align=size)
-            return context.get_dummy_value()
-        with cgutils.for_range(builder, count) as loop:
-            into, value = result(loop.index), factors
-            if kind != "fill":
-                value = builder.fmul(source(loop.index), factors, flags=_FUSE)
-            if kind == "add":
-                value = builder.fadd(value, builder.load(into, align=size), flags=_FUSE)
-            builder.store(value, into, align=size)
-        return context.get_dummy_value()
+        return _function(context, builder, name, arguments, body)
 
     @intrinsic
     def move(typingctx, dst, d, dstep, src, s, sstep, count, factor):
@@ -74,38 +70,79 @@ def _mover(lanes: int, kind: str) -> Any:
     return move
 
 
+def _move(context: Any, builder: Any, arguments: Any, lanes: int, kind: str, size: int) -> None:
+    dst, d, dstep, src, s, sstep, count, factor = arguments
+    factors = _filled(builder, factor, lanes)
+
+    def source(index: Any) -> Any:
+        offset = builder.add(s, builder.mul(index, sstep))
+        return builder.load(_pointer(builder, src, offset, factor.type, lanes), align=size)
+
+    def result(index: Any) -> Any:
+        offset = builder.add(d, builder.mul(index, dstep))
+        return _pointer(builder, dst, offset, factor.type, lanes)
+
+    if kind == "sum":
+        total = cgutils.alloca_once(builder, factors.type)
+        builder.store(ir.Constant(factors.type, [0.0] * lanes), total)
+        with cgutils.for_range(builder, count) as loop:
+            builder.store(builder.fadd(builder.load(total), source(loop.index), flags=_FUSE), total)
+        into = result(ir.Constant(ir.IntType(64), 0))
+        builder.store(builder.fmul(builder.load(total), factors, flags=_FUSE), into, align=size)
+        return
+    with cgutils.for_range(builder, count) as loop:
+        into, value = result(loop.index), factors
+        if kind != "fill":
+            value = builder.fmul(source(loop.index), factors, flags=_FUSE)
+        if kind == "add":
+            value = builder.fadd(value, builder.load(into, align=size), flags=_FUSE)
+        builder.store(value, into, align=size)
+
+
 def _multiplier(rows: int, lanes: int) -> Any:
-    """A tile of a matrix product: ``rows`` rows of x and ``lanes`` columns of w."""
+    """Columns of a matrix product, ``lanes`` of them, for ``count`` times ``rows`` rows of x."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        y, y0, ystep, x, x0, xstep, w, w0, wstep, depth, factor = arguments
-        element, size = factor.type, context.get_abi_sizeof(factor.type)
-        vector = ir.VectorType(element, lanes)
-        totals = [cgutils.alloca_once(builder, vector) for _ in range(rows)]
-        for total in totals:
-            builder.store(ir.Constant(vector, [0.0] * lanes), total)
-        starts = [builder.add(x0, builder.mul(xstep, xstep.type(row))) for row in range(rows)]
-        with cgutils.for_range(builder, depth) as loop:
-            offset = builder.add(w0, builder.mul(loop.index, wstep))
-            column = builder.load(_pointer(context, builder, w, offset, element, lanes), align=size)
-            for start, total in zip(starts, totals, strict=True):
-                place = builder.gep(
-                    builder.inttoptr(x, ir.PointerType(element)), [builder.add(start, loop.index)]
-                )
-                value = _filled(builder, builder.load(place), lanes)
-                product = builder.fmul(value, column, flags=_FUSE)
-                builder.store(builder.fadd(builder.load(total), product, flags=_FUSE), total)
-        for row, total in enumerate(totals):
-            offset = builder.add(y0, builder.mul(ystep, ystep.type(row)))
-            into = _pointer(context, builder, y, offset, element, lanes)
-            builder.store(builder.load(total), into, align=size)
-        return context.get_dummy_value()
+        element = arguments[11].type
+        size = context.get_abi_sizeof(element)
+        name = f"equitorch_multiply_{rows}_{lanes}_{element}"
+
+        def body(builder: Any, *arguments: Any) -> None:
+            with cgutils.for_range(builder, arguments[10]) as loop:
+                _tile(builder, arguments, loop.index, rows, lanes, size)
+
+        return _function(context, builder, name, arguments, body)
 
     @intrinsic
-    def multiply(typingctx, y, y0, ystep, x, x0, xstep, w, w0, wstep, depth, factor):
-        return types.void(*[types.int64] * 10, factor), emit
+    def multiply(typingctx, y, y0, ystep, x, x0, xstep, w, w0, wstep, depth, count, factor):
+        return types.void(*[types.int64] * 11, factor), emit
 
     return multiply
+
+
+def _tile(builder: Any, arguments: Any, number: Any, rows: int, lanes: int, size: int) -> None:
+    y, y0, ystep, x, x0, xstep, w, w0, wstep, depth, _, factor = arguments
+    element = factor.type
+    vector = ir.VectorType(element, lanes)
+    first = builder.mul(number, number.type(rows))
+    zero = ir.Constant(vector, [0.0] * lanes)
+    totals = [cgutils.alloca_once_value(builder, zero) for _ in range(rows)]
+    for total in totals:
+        builder.store(zero, total)
+    here = [builder.add(first, first.type(row)) for row in range(rows)]
+    starts = [builder.add(x0, builder.mul(xstep, row)) for row in here]
+    with cgutils.for_range(builder, depth) as loop:
+        offset = builder.add(w0, builder.mul(loop.index, wstep))
+        column = builder.load(_pointer(builder, w, offset, element, lanes), align=size)
+        for start, total in zip(starts, totals, strict=True):
+            place = builder.gep(
+                builder.inttoptr(x, ir.PointerType(element)), [builder.add(start, loop.index)]
+            )
+            product = builder.fmul(_filled(builder, builder.load(place), lanes), column, flags=_FUSE)
+            builder.store(builder.fadd(builder.load(total), product, flags=_FUSE), total)
+    for row, total in zip(here, totals, strict=True):
+        into = _pointer(builder, y, builder.add(y0, builder.mul(ystep, row)), element, lanes)
+        builder.store(builder.load(total), into, align=size)
 
 
 _PUT = {lanes: _mover(lanes, "put") for lanes in (1, 8, 16)}
@@ -193,132 +230,25 @@ def matmul(y, y0, x, x0, w, w0, rows, depth, columns, factor):
     """``y = x @ w`` for matrices in C order; the type of ``factor`` is theirs."""
     q = 0
     while q < columns:
-        r = 0
+        y1, w1 = y0 + q, w0 + q
         if q + 32 <= columns:
-            while r + 4 <= rows:
-                _TILE4X32(
-                    y,
-                    y0 + r * columns + q,
-                    columns,
-                    x,
-                    x0 + r * depth,
-                    depth,
-                    w,
-                    w0 + q,
-                    columns,
-                    depth,
-                    factor,
-                )
-                r += 4
-            while r < rows:
-                _TILE1X32(
-                    y,
-                    y0 + r * columns + q,
-                    columns,
-                    x,
-                    x0 + r * depth,
-                    depth,
-                    w,
-                    w0 + q,
-                    columns,
-                    depth,
-                    factor,
-                )
-                r += 1
+            many, done = rows // 4, rows // 4 * 4
+            _TILE4X32(y, y1, columns, x, x0, depth, w, w1, columns, depth, many, factor)
+            x1, y1 = x0 + done * depth, y1 + done * columns
+            _TILE1X32(y, y1, columns, x, x1, depth, w, w1, columns, depth, rows - done, factor)
             q += 32
-        elif q + 16 <= columns:
-            while r + 8 <= rows:
-                _TILE8X16(
-                    y,
-                    y0 + r * columns + q,
-                    columns,
-                    x,
-                    x0 + r * depth,
-                    depth,
-                    w,
-                    w0 + q,
-                    columns,
-                    depth,
-                    factor,
-                )
-                r += 8
-            while r < rows:
-                _TILE1X16(
-                    y,
-                    y0 + r * columns + q,
-                    columns,
-                    x,
-                    x0 + r * depth,
-                    depth,
-                    w,
-                    w0 + q,
-                    columns,
-                    depth,
-                    factor,
-                )
-                r += 1
+            continue
+        many, done = rows // 8, rows // 8 * 8
+        x1, y2 = x0 + done * depth, y1 + done * columns
+        if q + 16 <= columns:
+            _TILE8X16(y, y1, columns, x, x0, depth, w, w1, columns, depth, many, factor)
+            _TILE1X16(y, y2, columns, x, x1, depth, w, w1, columns, depth, rows - done, factor)
             q += 16
         elif q + 8 <= columns:
-            while r + 8 <= rows:
-                _TILE8X8(
-                    y,
-                    y0 + r * columns + q,
-                    columns,
-                    x,
-                    x0 + r * depth,
-                    depth,
-                    w,
-                    w0 + q,
-                    columns,
-                    depth,
-                    factor,
-                )
-                r += 8
-            while r < rows:
-                _TILE1X8(
-                    y,
-                    y0 + r * columns + q,
-                    columns,
-                    x,
-                    x0 + r * depth,
-                    depth,
-                    w,
-                    w0 + q,
-                    columns,
-                    depth,
-                    factor,
-                )
-                r += 1
+            _TILE8X8(y, y1, columns, x, x0, depth, w, w1, columns, depth, many, factor)
+            _TILE1X8(y, y2, columns, x, x1, depth, w, w1, columns, depth, rows - done, factor)
             q += 8
         else:
-            while r + 8 <= rows:
-                _TILE8X1(
-                    y,
-                    y0 + r * columns + q,
-                    columns,
-                    x,
-                    x0 + r * depth,
-                    depth,
-                    w,
-                    w0 + q,
-                    columns,
-                    depth,
-                    factor,
-                )
-                r += 8
-            while r < rows:
-                _TILE1X1(
-                    y,
-                    y0 + r * columns + q,
-                    columns,
-                    x,
-                    x0 + r * depth,
-                    depth,
-                    w,
-                    w0 + q,
-                    columns,
-                    depth,
-                    factor,
-                )
-                r += 1
+            _TILE8X1(y, y1, columns, x, x0, depth, w, w1, columns, depth, many, factor)
+            _TILE1X1(y, y2, columns, x, x1, depth, w, w1, columns, depth, rows - done, factor)
             q += 1
