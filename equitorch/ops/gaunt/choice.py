@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
 from equitorch.ops.gaunt import fft, grid, separable
 from equitorch.ops.gaunt.form import Form, Program
-from equitorch.ops.gaunt.program import Values, evaluate
-
+from equitorch.ops.gaunt.program import Transform, Values, evaluate
 
 _SEPARABLE_FROM = {"even": 22, "odd": 19, "both": 19}  # degrees of the integrand, x + y + result
 _FEW = 512  # columns, with which it takes 6 degrees more
 
-_MAKERS = {"grid": grid.transform, "separable": separable.transform, "fft": fft.transform}
+_MAKERS: dict[str, Callable[[Form, Tensor], Transform]] = {
+    "grid": grid.transform,
+    "separable": separable.transform,
+    "fft": fft.transform,
+}
 
 
 def chosen(
