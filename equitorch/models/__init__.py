@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from equitorch.models.compiled import compile_with_gradient as compile_with_gradient
+    from equitorch.models.diagram_net import DiagramNet as DiagramNet
     from equitorch.models.equiformer_v2 import EquiformerV2 as EquiformerV2
     from equitorch.models.escn import ESCN as ESCN
     from equitorch.models.esen import ESEN as ESEN
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from equitorch.models.tensornet2 import TensorNet2 as TensorNet2
 
 _FILES = {
+    "DiagramNet": "diagram_net",
     "ESCN": "escn",
     "ESEN": "esen",
     "EquiformerV2": "equiformer_v2",
