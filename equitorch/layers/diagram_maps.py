@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from equitorch.layers.diagram_product import DiagramProduct
-from equitorch.layers.diagram_sides import Factor, Side
+from equitorch.layers.diagram_sides import Factor, Side, SymmetricEntries
 from equitorch.layers.diagram_storage import Entry
 from equitorch.layers.diagram_weights import (
     Joint,
@@ -91,6 +91,7 @@ class DiagramMaps(nn.Module):
     def __init__(self, inner: Side, outer: Side, normalization: str, basis: str, bias: bool) -> None:
         super().__init__()
         self.inner, self.outer, self.normalization = inner, outer, normalization
+        self.symmetric = SymmetricEntries((inner, outer))
         self.constant = Side(inner.groups, (tuple(Factor(0) for _ in inner.groups),))
         self.joints, self.bias_joints = joints(inner, outer), joints(self.constant, outer) if bias else ()
         self.entries = self._entries(inner, self.joints, basis)
@@ -125,6 +126,12 @@ class DiagramMaps(nn.Module):
         """Numbers of rows of input and output."""
         return sum(self.inner.rows(sizes)), sum(self.outer.rows(sizes))
 
+    def present(self, mask: Tensor, sizes: tuple[int, ...], like: Tensor) -> Tensor:
+        """Which rows of the output are there, as 0 and 1: (batch, rows, 1)."""
+        kept = [part.to(like.dtype) for part in self.outer.keep(mask, sizes)]
+        plain = self.outer.without_duals()
+        return (plain.lower(kept, sizes, self.symmetric) > 0).to(like.dtype)
+
     def masked(self, sizes: tuple[int, ...]) -> int | None:
         """How many points a mask tells of; None where there is nothing to mask."""
         free = self.inner.free
@@ -157,14 +164,16 @@ class DiagramMaps(nn.Module):
         mask: Tensor | None = None,
     ) -> Tensor:
         """Apply the maps: (batch, rows, channels_in) -> (batch, rows, channels_out)."""
-        xs = self.inner.lift(x, sizes)
+        xs = self.inner.lift(x, sizes, self.symmetric)
         if weights[0].ndim == 4 and self.separate is not None:
-            return self.outer.lower(self.separate(xs, weights, sizes, mask), sizes)
+            return self.outer.lower(self.separate(xs, weights, sizes, mask), sizes, self.symmetric)
         if bias is None or self.shifted is None:
-            return self.outer.lower(self.mixed(xs, weights, sizes, mask), sizes)
+            return self.outer.lower(self.mixed(xs, weights, sizes, mask), sizes, self.symmetric)
         one = torch.nn.functional.pad(x.new_ones(1, 1, 1), (0, x.shape[2] - 1))
         xs.append(one.expand(x.shape[0], -1, -1))
-        return self.outer.lower(self.shifted(xs, self._joined(weights, bias), sizes, mask), sizes)
+        return self.outer.lower(
+            self.shifted(xs, self._joined(weights, bias), sizes, mask), sizes, self.symmetric
+        )
 
     def _joined(self, weights: Sequence[Tensor], bias: Sequence[Tensor]) -> list[Tensor]:
         """The weights of input and bias as those of one input more, a number in the first channel."""
@@ -184,8 +193,8 @@ class DiagramMaps(nn.Module):
         last = weights[0].shape[4:]
         one = torch.eye(sum(self.inner.rows(sizes)), dtype=weights[0].dtype, device=weights[0].device)
         as_one = [weight.movedim(2, 3).flatten(3).unsqueeze(2) for weight in weights]
-        ys = self.mixed(self.inner.lift(one[:, :, None], sizes), as_one, sizes, None)
-        matrix = self.outer.lower(ys, sizes).transpose(0, 1)
+        ys = self.mixed(self.inner.lift(one[:, :, None], sizes, self.symmetric), as_one, sizes, None)
+        matrix = self.outer.lower(ys, sizes, self.symmetric).transpose(0, 1)
         return matrix.unflatten(2, (weights[0].shape[2], *last))
 
     def shift(self, bias: Sequence[Tensor], sizes: tuple[int, ...]) -> Tensor:
@@ -193,7 +202,7 @@ class DiagramMaps(nn.Module):
         if self.shifts is None:
             raise ValueError("these maps were made without a bias")
         one = bias[0].new_ones(1, 1, 1)
-        return self.outer.lower(self.shifts([one], bias, sizes, None), sizes)
+        return self.outer.lower(self.shifts([one], bias, sizes, None), sizes, self.symmetric)
 
 
 def _steps(side: Side, pairs: tuple[Joint, ...], *, upper: bool = False) -> int:

@@ -40,6 +40,18 @@ class DiagramProduct(nn.Module):
         self.keys_in = _keys(inner, self.lower)
         self.keys_out = _keys(outer, self.upper)
         self.forms = tuple([form_of(group) for group in inner.groups])
+        self.permutations = tuple([joint.permutations for joint in pairs])
+        self.shares = {sectors: counts_of(outer, sectors) for sectors in self.upper}
+        self.sectors_in = _sectors(self.keys_in)  # forward asks nothing that is cached by functools:
+        self.sectors_out = _sectors(self.keys_out)  # a compiler would trace through the cache
+        self.closed = _closed(inner, self.lower)
+        self.counts = {
+            (factor.order, sector): count_halves(factor.order, sector)
+            for block in outer.blocks
+            for factor in block
+            for sectors in self.upper
+            for sector in sectors
+        }
         self.symbols, self.parities = nn.ModuleDict(), nn.ModuleDict()
         for joint in pairs:
             for place, (above, below) in enumerate(zip(joint.upper, joint.lower, strict=True)):
@@ -64,44 +76,46 @@ class DiagramProduct(nn.Module):
             sizes: dimension n of each group.
             scales: for each group, a factor for each closed block; or one for each sample. Shape (batch,).
         """
-        read = [self._analysed(x, keys, sizes, scales) for x, keys in zip(xs, self.keys_in, strict=True)]
+        read = [self._analysed(x, i, sizes, scales) for i, x in enumerate(xs)]
         mixed: dict[Sectors, Tensor] = {}
-        for joint, weight in zip(self.pairs, weights, strict=True):
+        for number, (joint, weight) in enumerate(zip(self.pairs, weights, strict=True)):
             z = torch.cat([part[joint.lower] for part in read if joint.lower in part], dim=2)
-            y = self._mixed(z, weight, joint, sizes)
+            y = self._mixed(z, weight, number, sizes)
             mixed[joint.upper] = mixed[joint.upper] + y if joint.upper in mixed else y
-        split = {sectors: y.split(counts_of(self.outer, sectors), dim=2) for sectors, y in mixed.items()}
+        split = {sectors: y.split(self.shares[sectors], dim=2) for sectors, y in mixed.items()}
         return [
             self._synthesised({s: split[s][j] for s in self.upper}, j, sizes)
             for j in range(len(self.outer.blocks))
         ]
 
     def _analysed(
-        self, x: Tensor, keys: tuple[str, ...], sizes: tuple[int, ...], scales: Sequence[float | Tensor]
+        self, x: Tensor, i: int, sizes: tuple[int, ...], scales: Sequence[float | Tensor]
     ) -> dict[Sectors, Tensor]:
         """For each product of sectors the halves: (batch, entries, halves, channels)."""
         batch, channels = x.shape[0], x.shape[2]
         state: dict[Sectors, Tensor] = {(): x[:, None, None]}
-        for key, n, form, scale in zip(keys, sizes, self.forms, scales, strict=True):
-            plan, found = plan_of_key(key), {}
+        for place, (key, n, scale) in enumerate(zip(self.keys_in[i], sizes, scales, strict=True)):
+            sectors, found = self.sectors_in[i][place], {}
+            order = self.inner.blocks[i][place].order
             for done, z in state.items():
                 entries, count = z.shape[1:3]
-                rest = z.shape[3] // n**plan.order
-                flat = z.reshape(batch * entries * count, n**plan.order, rest * channels)
+                rest = z.shape[3] // n**order
+                flat = z.reshape(batch * entries * count, n**order, rest * channels)
                 uniform = scale if isinstance(scale, float) else 1.0
-                parts = diagram_analysis(flat, key, n, form, uniform)
-                for sector, part in zip(plan.sectors, parts, strict=True):
+                parts = diagram_analysis(flat, key, n, self.forms[place], uniform)
+                for sector, part in zip(sectors, parts, strict=True):
                     y = part.reshape(batch, entries, count, *part.shape[1:3], rest, channels)
-                    y = y if isinstance(scale, float) else y * _powers(scale, plan.order, sector)
+                    y = y if isinstance(scale, float) else y * _powers(scale, self.closed[order, sector])
                     y = y.permute(0, 1, 3, 2, 4, 5, 6)
                     found[*done, sector] = y.flatten(3, 4).flatten(1, 2)
             state = found
         wanted = set(self.lower)
         return {sectors: z.squeeze(3) for sectors, z in state.items() if sectors in wanted}
 
-    def _mixed(self, z: Tensor, weight: Tensor, joint: Joint, sizes: tuple[int, ...]) -> Tensor:
+    def _mixed(self, z: Tensor, weight: Tensor, number: int, sizes: tuple[int, ...]) -> Tensor:
         """(batch, entries, lower halves, channels_in) -> (batch, entries, upper halves, channels_out)."""
-        turned = torch.stack([self._joined(z, sigmas, joint, sizes) for sigmas in joint.permutations], dim=2)
+        joint, every = self.pairs[number], self.permutations[number]
+        turned = torch.stack([self._joined(z, sigmas, joint, sizes) for sigmas in every], dim=2)
         if joint.name in self.parities:
             parity = self.parities[joint.name].value
             weight = weight * (parity[:, 0] if weight.ndim == 4 else parity)
@@ -148,10 +162,10 @@ class DiagramProduct(nn.Module):
         n, key, sample = sizes[place], self.keys_out[j][place], next(iter(given.values()))
         batch, rest, channels = sample.shape[0], sample.shape[3], sample.shape[4]
         entries = _entries(done, sizes)
-        count = math.prod([count_halves(f.order, s) for f, s in zip(block, done, strict=False)])
+        count = math.prod([self.counts[f.order, s] for f, s in zip(block, done, strict=False)])
         flat = []
-        for sector in plan_of_key(key).sectors:
-            shape = (n ** (sector.rank + sector.alternating), count_halves(block[place].order, sector))
+        for sector in self.sectors_out[j][place]:
+            shape = (n ** (sector.rank + sector.alternating), self.counts[block[place].order, sector])
             if sector in given:
                 y = given[sector].reshape(batch, entries, shape[0], count, shape[1], rest, channels)
                 y = y.permute(0, 1, 3, 2, 4, 5, 6)
@@ -175,9 +189,22 @@ def _keys(side: Side, sectors: tuple[Sectors, ...]) -> tuple[tuple[str, ...], ..
     return tuple(made)
 
 
-def _powers(scale: Tensor, order: int, sector: Sector) -> Tensor:
+def _sectors(keys: tuple[tuple[str, ...], ...]) -> tuple[tuple[tuple[Sector, ...], ...], ...]:
+    return tuple([tuple([plan_of_key(key).sectors for key in block]) for block in keys])
+
+
+def _closed(side: Side, wanted: tuple[Sectors, ...]) -> dict[tuple[int, Sector], list[int]]:
+    """Numbers of closed blocks of the halves of an order and a sector."""
+    return {
+        (factor.order, sector): [len(half.closed) for half in halves(factor.order, sector)]
+        for block in side.blocks
+        for place, factor in enumerate(block)
+        for sector in {sectors[place] for sectors in wanted}
+    }
+
+
+def _powers(scale: Tensor, closed: list[int]) -> Tensor:
     """The factor of each half in each sample, to be multiplied with (batch, ., ., ., halves, ., .)."""
-    closed = [len(half.closed) for half in halves(order, sector)]
     powers = scale[:, None] ** torch.tensor(closed, device=scale.device)
     return powers[:, None, None, None, :, None, None]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from equitorch.layers.constant import Constant
 from equitorch.reps import DirectSum, Dual, KroneckerProduct, Outer, Rep, TensorPower
 from equitorch.reps.matrix_groups import MatrixGroup
 
@@ -66,6 +66,11 @@ class Side(NamedTuple):
         places = [place for place, group in enumerate(self.groups) if group.family == "S"]
         return places[0] if len(places) == 1 else None
 
+    def without_duals(self) -> Side:
+        """The same rows with the group's matrices in place of their inverse transposes."""
+        blocks = [tuple([factor._replace(dual=False) for factor in block]) for block in self.blocks]
+        return Side(self.groups, tuple(blocks))
+
     def rows(self, sizes: tuple[int, ...]) -> list[int]:
         """Number of rows of each block."""
         return [
@@ -90,20 +95,22 @@ class Side(NamedTuple):
                 return self.with_n(n) if count == rows else None
         return None
 
-    def lift(self, x: Tensor, sizes: tuple[int, ...]) -> list[Tensor]:
+    def lift(self, x: Tensor, sizes: tuple[int, ...], entries: SymmetricEntries) -> list[Tensor]:
         """Each block of a feature as tensors without symmetry: (batch, rows, channels) -> (batch, n^k, ...).
 
         Symmetric tensors are written out; indices of dual spaces are lowered by the form of the group.
         """
         parts = [x] if len(self.blocks) == 1 else list(x.split(self.rows(sizes), dim=1))
         return [
-            self._each(part, block, sizes, up=True) for part, block in zip(parts, self.blocks, strict=True)
+            self._each(part, block, sizes, entries, up=True)
+            for part, block in zip(parts, self.blocks, strict=True)
         ]
 
-    def lower(self, parts: list[Tensor], sizes: tuple[int, ...]) -> Tensor:
+    def lower(self, parts: list[Tensor], sizes: tuple[int, ...], entries: SymmetricEntries) -> Tensor:
         """The feature that blocks without symmetry are projected to; the other way round of ``lift``."""
         made = [
-            self._each(part, block, sizes, up=False) for part, block in zip(parts, self.blocks, strict=True)
+            self._each(part, block, sizes, entries, up=False)
+            for part, block in zip(parts, self.blocks, strict=True)
         ]
         return made[0] if len(made) == 1 else torch.cat(made, dim=1)
 
@@ -124,21 +131,68 @@ class Side(NamedTuple):
             made.append(valid[..., None])
         return made
 
-    def _each(self, x: Tensor, block: tuple[Factor, ...], sizes: tuple[int, ...], up: bool) -> Tensor:
+    def _each(
+        self,
+        x: Tensor,
+        block: tuple[Factor, ...],
+        sizes: tuple[int, ...],
+        entries: SymmetricEntries,
+        up: bool,
+    ) -> Tensor:
+        here = [f.rows(n) if up else n**f.order for f, n in zip(block, sizes, strict=True)]
         for place, (factor, group, n) in enumerate(zip(block, self.groups, sizes, strict=True)):
             if not factor.symmetric and not factor.dual:
                 continue
-            after = [f.rows(m) for f, m in zip(block[place + 1 :], sizes[place + 1 :], strict=True)]
-            before = x.shape[1] // (math.prod(after) * (factor.rows(n) if up else n**factor.order))
-            y = x.reshape(x.shape[0] * before, -1, math.prod(after) * x.shape[2])
+            before, after = math.prod(here[:place]), math.prod(here[place + 1 :])
+            y = x.reshape(x.shape[0] * before, here[place], after * x.shape[2])
             if up:
-                y = _written_out(y, n, factor.order) if factor.symmetric else y
+                y = entries.written_out(y, n, factor.order) if factor.symmetric else y
                 y = _with_form(y, group, n, factor.order, inverse=True) if factor.dual else y
             else:
                 y = _with_form(y, group, n, factor.order, inverse=False) if factor.dual else y
-                y = _folded(y, n, factor.order) if factor.symmetric else y
-            x = y.reshape(x.shape[0], -1, x.shape[2])
+                y = entries.folded(y, n, factor.order) if factor.symmetric else y
+            here[place] = y.shape[1]
+            x = y.reshape(x.shape[0], math.prod(here), x.shape[2])
         return x
+
+
+class SymmetricEntries(nn.Module):
+    """Where the entries of symmetric tensors stand among their independent ones.
+
+    Args:
+        sides: the features; tables are kept for their dimensions and made anew for others.
+    """
+
+    def __init__(self, sides: tuple[Side, ...]) -> None:
+        super().__init__()
+        self.scales = nn.ModuleDict()
+        for side in sides:
+            for block in side.blocks:
+                for factor, n in zip(block, side.sizes, strict=True):
+                    name = f"{n}_{factor.order}"
+                    if factor.symmetric and name not in self.scales:
+                        rows, scale = _entries(n, factor.order)
+                        self.scales[name] = Constant(scale)
+                        where = torch.get_default_device()
+                        self.register_buffer(f"rows_{name}", rows.to(where), persistent=False)
+
+    def written_out(self, x: Tensor, n: int, order: int) -> Tensor:
+        """(batch, independent entries, channels) -> (batch, n^order, channels)"""
+        rows, scale = self._tables(n, order, x)
+        return x.index_select(1, rows) * scale
+
+    def folded(self, x: Tensor, n: int, order: int) -> Tensor:
+        """The transpose of ``written_out``."""
+        rows, scale = self._tables(n, order, x)
+        zeros = x.new_zeros(x.shape[0], math.comb(n + order - 1, order), x.shape[2])
+        return zeros.index_add(1, rows, x * scale)
+
+    def _tables(self, n: int, order: int, like: Tensor) -> tuple[Tensor, Tensor]:
+        name = f"{n}_{order}"
+        if name in self.scales:
+            return self.get_buffer(f"rows_{name}"), self.scales[name].value[:, None].to(like)
+        rows, scale = _entries(n, order)
+        return rows.to(like.device), scale[:, None].to(like)
 
 
 def _side(rep: Rep, dual: bool = False) -> Side | None:
@@ -168,7 +222,7 @@ def _side(rep: Rep, dual: bool = False) -> Side | None:
 def _with_form(x: Tensor, group: MatrixGroup, n: int, order: int, *, inverse: bool) -> Tensor:
     """The form of the group, or its inverse, applied to every index. Shape (batch, n^order, channels)."""
     for index in range(order):
-        y = x.reshape(x.shape[0], n**index, n, -1)
+        y = x.reshape(x.shape[0], n**index, n, n ** (order - index - 1) * x.shape[2])
         if group.negative:
             a, b = y.split([n - group.negative, group.negative], dim=2)
             y = torch.cat([a, -b], dim=2)
@@ -180,32 +234,12 @@ def _with_form(x: Tensor, group: MatrixGroup, n: int, order: int, *, inverse: bo
     return x
 
 
-def _written_out(x: Tensor, n: int, order: int) -> Tensor:
-    rows, scale = _entries(n, order, x)
-    return x.index_select(1, rows) * scale
-
-
-def _folded(x: Tensor, n: int, order: int) -> Tensor:
-    rows, scale = _entries(n, order, x)
-    made = x.new_zeros(x.shape[0], math.comb(n + order - 1, order), x.shape[2])
-    return made.index_add(1, rows, x * scale)
-
-
-def _entries(n: int, order: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """For each entry of a tensor the row of the symmetric basis, and its component there."""
-    rows, counts = _table(n, order)
-    scale = torch.tensor(counts, dtype=torch.float64).rsqrt().to(like)[:, None]
-    return torch.tensor(rows, device=like.device), scale
-
-
-def _table(n: int, order: int) -> tuple[list[int], list[int]]:
-    number = {entry: row for row, entry in enumerate(_ascending(n, order))}
-    rows = [number[tuple(sorted(entry))] for entry in itertools.product(range(n), repeat=order)]
-    found = [0] * len(number)
-    for row in rows:
-        found[row] += 1
-    return rows, [found[row] for row in rows]
-
-
-def _ascending(n: int, order: int) -> Iterator[tuple[int, ...]]:
-    return itertools.combinations_with_replacement(range(n), order)
+def _entries(n: int, order: int) -> tuple[Tensor, Tensor]:
+    """For each entry of a tensor the row of the symmetric basis, and its component there, float64."""
+    ascending = itertools.combinations_with_replacement(range(n), order)
+    number = {entry: row for row, entry in enumerate(ascending)}
+    every = itertools.product(range(n), repeat=order)
+    rows = torch.tensor([number[tuple(sorted(entry))] for entry in every], device="cpu")
+    counts = torch.zeros(len(number), dtype=torch.float64, device="cpu")
+    counts = counts.index_add(0, rows, counts.new_ones(len(rows)))
+    return rows, counts.rsqrt()[rows]

@@ -59,7 +59,7 @@ class Weights(nn.ParameterDict):
                 self.register_buffer(f"kept_{entry.name}", position, persistent=False)
 
     def full(self) -> list[Tensor]:
-        """All weights, zero where a map is not kept: (permutations, lower, channels..., upper, channels...)."""
+        """All weights, zero where a map is not kept: (permutations, lower, channels, upper, channels)."""
         return [self._spread_out(entry, self[entry.name]) for entry in self.entries]
 
     @torch.no_grad()

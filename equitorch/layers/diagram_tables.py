@@ -152,6 +152,10 @@ class TableMaps(nn.Module):
         """Numbers of rows of input and output."""
         return self.dims
 
+    def present(self, mask: Tensor, sizes: tuple[int, ...], like: Tensor) -> Tensor:
+        """All rows are."""
+        return like.new_ones(())
+
     def masked(self, sizes: tuple[int, ...]) -> int | None:
         """Nothing can be masked."""
         return None

@@ -85,6 +85,7 @@ class DiagramLinear(nn.Module):
     """
 
     channels: nn.Parameter | None
+    zero: Tensor
 
     def __init__(
         self,
@@ -108,6 +109,7 @@ class DiagramLinear(nn.Module):
         self.rep_in, self.rep_out = rep_in, rep_out
         self.channels_in, self.channels_out = channels_in, channels_out
         self.normalization, self.basis, self.backend = normalization, basis, backend
+        self.register_buffer("zero", torch.zeros(()), persistent=False)  # dtype where there are no weights
         self._tuned: dict[Hashable, str] = {}
         self._cache = DenseCache()
         inner, outer = Side.of(rep_in), Side.of(rep_out)
@@ -167,12 +169,12 @@ class DiagramLinear(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
         sizes = self._check(x, mask)
-        points = x.reshape(-1, *x.shape[-2:])
+        points = _flattened(x)
         backend = "fused" if mask is not None else self._backend_for(points, sizes)
         if backend == "dense":
             y = self._by_matrix(points, sizes)
         else:
-            flat = None if mask is None else mask.reshape(-1, mask.shape[-1])
+            flat = None if mask is None else _flattened(mask[..., None])[..., 0]
             y = self._by_plan(points, sizes, flat, backend)
         return y.reshape(*x.shape[:-2], *y.shape[-2:])
 
@@ -233,7 +235,7 @@ class DiagramLinear(nn.Module):
             seconds of each backend that could run.
         """
         sizes = self._check(x, None)
-        points = x.detach().reshape(-1, *x.shape[-2:]).requires_grad_(x.requires_grad)
+        points = _flattened(x.detach()).requires_grad_(x.requires_grad)
         chosen, seconds = self.backend, {}
         try:
             for backend in ("dense", "plan", "fused"):
@@ -251,13 +253,16 @@ class DiagramLinear(nn.Module):
                 return self._by_plan(x, sizes, mask, "fused")
         if not self.weights.entries:
             y = x.new_zeros(x.shape[0], self.maps.rows(sizes)[1], self.channels_out)
-            return y if self.bias is None else y + self._shift(sizes)
-        if self.channels is None and self.channels_in:
+        elif self.channels is None and self.channels_in:
             bias = None if self.bias is None else self.bias.full()
             return self.maps(x, self.weights.full(), bias, sizes, mask)
-        y = self.maps(x, self.weights.full(), None, sizes, mask)
-        y = y if self.channels is None else y @ self.channels
-        return y if self.bias is None else y + self._shift(sizes)
+        else:
+            y = self.maps(x, self.weights.full(), None, sizes, mask)
+            y = y if self.channels is None else y @ self.channels
+        if self.bias is None:
+            return y
+        shift = self._shift(sizes)
+        return y + (shift if mask is None else shift * self.maps.present(mask, sizes, y))
 
     def _by_matrix(self, x: Tensor, sizes: tuple[int, ...]) -> Tensor:
         flat = x.flatten(1)
@@ -268,20 +273,19 @@ class DiagramLinear(nn.Module):
         else:
             matrix, shift = self._flat_matrix(sizes)
         y = flat @ matrix if shift is None else torch.addmm(shift, flat, matrix)
-        return y.view(x.shape[0], -1, self.channels_out)
+        return y.view(x.shape[0], self.maps.rows(sizes)[1], self.channels_out)
 
     def _flat_matrix(self, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
         """The map from (rows, channels) to (rows, channels), both flattened, and its bias."""
         matrix = self._matrix(sizes).permute(1, 2, 0, 3)
         shift = None if self.bias is None else self._shift(sizes).flatten()
-        return matrix.reshape(matrix.shape[0] * matrix.shape[1], -1), shift
+        return matrix.flatten(2).flatten(0, 1), shift
 
     def _matrix(self, sizes: tuple[int, ...]) -> Tensor:
         """(rows_out, rows_in, channels_in, channels_out)"""
         if not self.weights.entries:
             rows = self.maps.rows(sizes)
-            like = next(self.parameters(), torch.empty(0))
-            return like.new_zeros(rows[1], rows[0], self.channels_in, self.channels_out)
+            return self.zero.new_zeros(rows[1], rows[0], self.channels_in, self.channels_out)
         matrix = self.maps.dense(self.weights.full(), sizes)
         return matrix if self.channels is None else matrix.unsqueeze(-1) * self.channels
 
@@ -299,8 +303,8 @@ class DiagramLinear(nn.Module):
         return [p for p in (*found, self.channels) if p is not None]
 
     def _backend_for(self, x: Tensor, sizes: tuple[int, ...]) -> str:
-        if self.backend != "auto":
-            return self.backend
+        if self.backend != "auto" or not self.weights.entries:
+            return self.backend if self.weights.entries else "fused"
         parameters = self._own()
         if traced(x, *parameters) or torch._C._functorch.peek_interpreter_stack() is not None:
             return "fused"
@@ -345,9 +349,7 @@ class DiagramLinear(nn.Module):
             )
         if sizes != self.maps.sizes:
             self._check_sizes(sizes)
-        weight = next(iter(self._own()), None)
-        if weight is not None:
-            expect_dtype(self, x, weight)
+        expect_dtype(self, x, self.zero)
         if mask is not None:
             self._check_mask(x, mask, sizes)
         return sizes
@@ -371,6 +373,11 @@ class DiagramLinear(nn.Module):
 
     def __repr__(self) -> str:
         return f"DiagramLinear({self.rep_in} -> {self.rep_out}, {self.channels_in} -> {self.channels_out})"
+
+
+def _flattened(x: Tensor) -> Tensor:
+    """All leading axes as one: (points, rows, channels)."""
+    return x if x.ndim == 3 else x[None] if x.ndim == 2 else x.flatten(0, -3)
 
 
 def _check_options(**options: str) -> None:
