@@ -484,6 +484,7 @@ X = torch.randn(4, 9, 2)
         ),
         (lambda: gaunt_product(X[:, :0], X, 2), r"expects x of shape .*\(4, 0, 2\)"),
         (lambda: gaunt_product(X[0, 0], X, 2), "expects x of shape"),
+        (lambda: gaunt_product(X, X[:3], 2), r"expects leading axes that broadcast, got \(4, 9, 2\)"),
         (lambda: gaunt_product(X.long(), X, 2), "with real numbers, got torch.int64"),
         (lambda: gaunt_product(X, X.double(), 2), "expects x and y of one dtype"),
         (

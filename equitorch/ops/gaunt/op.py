@@ -120,7 +120,12 @@ def _called(
     program = _PROGRAMS[parity]
     if x.ndim == y.ndim == 3 and x.shape[0] == y.shape[0] and x.shape[2] == wide:
         return gaunt([x, y], program, form)
-    batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    try:
+        batch = torch.broadcast_shapes(x.shape[:-2], y.shape[:-2])
+    except RuntimeError:
+        raise ValueError(
+            f"{name} expects leading axes that broadcast, got {tuple(x.shape)} and {tuple(y.shape)}"
+        ) from None
     flat = [t.expand(*batch, -1, channels).reshape(math.prod(batch), t.shape[-2], channels) for t in (x, y)]
     return [z.reshape(*batch, z.shape[1], channels) for z in gaunt(flat, program, form)]
 
