@@ -45,6 +45,10 @@ CASES = {
     "BatchNorm, instance": Case(
         lambda: layers.BatchNorm(IRREPS, 3, instance=True), (17, 3), mixes_points=True
     ),
+    "DiagramLinear": Case(lambda: layers.DiagramLinear.power("S", 3, 2, 2, 3, 4), (9, 3)),
+    "DiagramLinear, rotations": Case(
+        lambda: layers.DiagramLinear.power("SO", 3, 2, 1, 3, 4, mixing="depthwise"), (9, 3)
+    ),
     "Dropout": Case(lambda: layers.Dropout(IRREPS, 0.5).eval(), (17, 3)),
     "ExtractIr": Case(lambda: layers.ExtractIr(IRREPS, "1e"), (17, 3)),
     "FeedForward": Case(lambda: layers.FeedForward(2, 3, 4), (9, 3)),
