@@ -40,11 +40,11 @@ def diagram_linear(
     Raises:
         ValueError: if the shapes do not belong together.
     """
-    _check(xs, weights, plan, n)
-    if plan.single and mask is None and not isinstance(scale, Tensor):
+    if plan.single and len(xs) == 1 and mask is None and not isinstance(scale, Tensor):
         y = fused_linear(xs[0], weights, plan.keys_in[0], plan.keys_out[0], n, plan.form, scale)
         if y is not None:
             return [y]
+    _check(xs, weights, plan, n)
     if mask is not None:
         xs = [x * _present(mask.to(x), order) for x, order in zip(xs, plan.orders_in, strict=True)]
     zs = _analysed(xs, plan, n, scale)

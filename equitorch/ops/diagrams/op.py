@@ -16,6 +16,7 @@ from equitorch.ops.diagrams import reference
 from equitorch.ops.diagrams.program import without_whole
 
 _KERNELS = {"cpu": "cpu"}
+_loaded: dict[str, ModuleType] = {}
 
 
 def diagram_analysis(x: Tensor, key: str, n: int, form: str = "", scale: float = 1.0) -> list[Tensor]:
@@ -88,7 +89,9 @@ def diagram_symbol(z: Tensor, key: str, n: int, form: str = "", transposed: bool
 def fused_linear(
     x: Tensor, weights: Sequence[Tensor], key_in: str, key_out: str, n: int, form: str, scale: float
 ) -> Tensor | None:
-    """``diagram_linear`` from one tensor to one tensor in one pass, where nothing is recorded, or None.
+    """``diagram_linear`` from one tensor to one tensor in one pass, where nothing is recorded; else None.
+
+    It is None too where the shapes do not belong together.
 
     Args:
         x: the input. Shape (batch, n ** order, channels).
@@ -99,14 +102,17 @@ def fused_linear(
         form: what pairs are contracted with.
         scale: a factor for each closed block of a lower half.
     """
-    if torch.is_grad_enabled() and (x.requires_grad or any(w.requires_grad for w in weights)):
+    if not weights or traced(x, *weights):
         return None
-    if not weights or traced(x, *weights) or any(w.dtype != x.dtype for w in weights):
-        return None
-    kernel = _kernel(x, *weights)
+    recorded = torch.is_grad_enabled()
+    for w in (x, *weights):
+        if w.dtype is not x.dtype or w.device != x.device or (recorded and w.requires_grad):
+            return None
+    kernel = _kernel(x)
     if kernel is None or not hasattr(kernel, "linear"):
         return None
-    return kernel.linear(x, weights, key_in, key_out, n, form, scale)  # type: ignore[no-any-return]
+    y: Tensor | None = kernel.linear(x, weights, key_in, key_out, n, form, scale)
+    return y
 
 
 def _analysis(x: Tensor, key: str, n: int, form: str, scale: float) -> Sequence[Tensor]:
@@ -121,10 +127,12 @@ def _analysis(x: Tensor, key: str, n: int, form: str, scale: float) -> Sequence[
 
 
 def _kernel(*operands: Tensor) -> ModuleType | None:
-    name = _KERNELS.get(operands[0].device.type)
-    if name is None or not fused(*operands):
+    kind = operands[0].device.type
+    if kind not in _KERNELS or not fused(*operands):
         return None
-    return importlib.import_module(f"equitorch.ops.diagrams.{name}")
+    if kind not in _loaded:
+        _loaded[kind] = importlib.import_module(f"equitorch.ops.diagrams.{_KERNELS[kind]}")
+    return _loaded[kind]
 
 
 class _Analysis(torch.autograd.Function):
@@ -171,7 +179,7 @@ def _run_analysis(x: Tensor, key: str, n: int, form: str, scale: float) -> list[
     kernel = _kernel(x)
     if kernel is None:
         return reference.analysis(x, key, n, form, scale)
-    return [z.clone() for z in kernel.analysis(x, key, n, form, scale)]
+    return kernel.analysis(x, key, n, form, scale)  # type: ignore[no-any-return]
 
 
 def _run_synthesis(zs: list[Tensor], key: str, n: int, form: str, scale: float) -> Tensor:

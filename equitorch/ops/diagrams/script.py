@@ -1,0 +1,361 @@
+"""ANALYSIS, MIX and SYNTHESIS of one sample as a list of simple instructions, for kernels that walk memory.
+
+An instruction moves rows of numbers from one piece of memory to another, along axes with a stride on either
+side. It is a row of integers; offsets and strides count numbers, not bytes.
+
+    0           what to do: ``OPERATIONS.index((kind, lanes))``
+    1, 2        where to: number of a piece of memory, offset in it
+    3, 4        where from
+    5           which factor: 0, 1 for 1, -1; 2, 3 for the scale and its opposite
+    6 .. 14     three axes, innermost first: length, stride there, stride here
+    15, 16      on the first of a group: how many instructions it has, and how often they are done
+    17, 18      how far it moves from one time to the next, there and here
+    19, 20      how many more axes there are, and how many entries they have
+    21, 22      where the weight of a tile is
+    23 ..       those axes, as above
+
+Kinds: "put", "add" (to what is there), "sum" (over the innermost axis, then put), "more" (the same, added),
+"fill" (zeros) and "tile": rows of a matrix product, with 6 .. 8 the lengths of rows there, here and of the
+weight, 9 the depth, 10 how many tiles there are.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from equitorch.ops.diagrams.program import without_whole
+from equitorch.ops.diagrams.reference import reading
+
+OPERATIONS = [(kind, lanes) for kind in ("put", "add", "sum", "more", "fill") for lanes in (1, 8, 16, 32)]
+OPERATIONS += [("tile", rows * 100 + lanes) for rows, lanes in ((4, 32), (8, 16), (8, 8), (8, 1))]
+OPERATIONS += [("tile", 100 + lanes) for lanes in (32, 16, 8, 1)]
+_AXES, _MORE = 3, 5
+WIDTH = 23 + 3 * _MORE
+_LARGE = 1 << 12  # numbers of a sample that does not stay in the nearest cache
+
+Axis = tuple[int, int, int]
+Place = tuple[int, int]
+
+
+class Script(NamedTuple):
+    """Instructions, and the memory that they need.
+
+    Attributes:
+        before: instructions to be done once.
+        each: instructions for each sample.
+        steps: for each piece of memory, how far it is from one sample to the next.
+        scratch: numbers of the last piece of memory, which the kernel provides.
+        shared: numbers of the one before the last, kept from ``before``.
+        shapes: of the results for a sample.
+        expected: of a map: rows of the input, shapes of the weights.
+        work: additions and multiplications for a sample.
+    """
+
+    before: NDArray[np.int64]
+    each: NDArray[np.int64]
+    steps: NDArray[np.int64]
+    scratch: int
+    shared: int
+    shapes: tuple[tuple[int, ...], ...]
+    expected: tuple[int | tuple[int, ...], ...]
+    work: int
+
+
+@functools.lru_cache(maxsize=512)
+def analysis_script(key: str, n: int, channels: int, form: str) -> Script:
+    """From memory 0, the tensor, to memory 1, 2, .., a sector each."""
+    shapes = _shapes(key, n, channels)
+    writer = _Writer()
+    sectors = [(1 + number, 0) for number in range(len(shapes))]
+    scratch = writer.analysis(key, n, channels, form, (0, 0), sectors, (len(shapes) + 2, 0))
+    return writer.script([n ** _order(key) * channels, *map(math.prod, shapes)], scratch, 0, shapes)
+
+
+@functools.lru_cache(maxsize=512)
+def synthesis_script(key: str, n: int, channels: int, form: str) -> Script:
+    """From memory 1, 2, .., a sector each, to memory 0, the tensor."""
+    shapes = _shapes(key, n, channels)
+    writer = _Writer()
+    sectors = [(1 + number, 0) for number in range(len(shapes))]
+    scratch = writer.synthesis(key, n, channels, form, (0, 0), sectors, (len(shapes) + 2, 0), 2)
+    whole = (n ** _order(key), channels)
+    return writer.script([math.prod(whole), *map(math.prod, shapes)], scratch, 0, (whole,))
+
+
+@functools.lru_cache(maxsize=512)
+def linear_script(
+    key_in: str, key_out: str, n: int, form: str, channels_in: int, channels_out: int
+) -> Script:
+    """From memory 0, the input, and memory 2, 3, .., a weight each, to memory 1, the output."""
+    rest, whole = without_whole(key_in)
+    lower, upper = _shapes(key_in, n, channels_in), _shapes(key_out, n, channels_out)
+    names = [word.rstrip("<>") for word in key_in.split("|")[1:]]
+    weights = [word.rstrip("<>") for word in key_out.split("|")[1:]]
+    shared, scratch = 2 + len(weights), 3 + len(weights)
+    writer, size = _Writer(), 0
+    places: dict[str, Place] = {}
+    for name, itself, shape in zip(names, whole, lower, strict=True):
+        places[name] = (0, 0) if itself else (scratch, size)
+        size += 0 if itself else math.prod(shape)
+    found = [places[name] for name, itself in zip(names, whole, strict=True) if not itself]
+    size += writer.analysis(rest, n, channels_in, form, (0, 0), found, (scratch, size))
+    mixed, packed, work = [], 0, 0
+    expected: list[int | tuple[int, ...]] = [n ** _order(key_in)]
+    for number, (word, shape) in enumerate(zip(key_out.split("|")[1:], upper, strict=True)):
+        below = lower[names.index(weights[number])]
+        depth, columns, permutations = math.prod(below[1:]), math.prod(shape[1:]), _permutations(word)
+        times = permutations if word.endswith(">") else 1
+        each, halves = columns // times, below[1] * times // permutations
+        expected.append((permutations, halves, channels_in, each // channels_out, channels_out))
+        axes = [(depth, columns, each), (times, each, depth * each)]
+        writer.move("put", (shared, packed), (2 + number, 0), each, axes, before=True)
+        writer.product((scratch, size), places[weights[number]], (shared, packed), shape[0], depth, columns)
+        mixed.append((scratch, size))
+        packed, size = packed + depth * columns, size + shape[0] * columns
+        work += shape[0] * depth * columns
+    size += writer.synthesis(key_out, n, channels_out, form, (1, 0), mixed, (scratch, size), 0)
+    whole_out = (n ** _order(key_out), channels_out)
+    steps = [n ** _order(key_in) * channels_in, math.prod(whole_out), *[0] * len(weights)]
+    return writer.script(steps, size, packed, (whole_out,), tuple(expected), work)
+
+
+class _Writer:
+    """Collects instructions."""
+
+    def __init__(self) -> None:
+        self.before: list[list[int]] = []
+        self.each: list[list[int]] = []
+
+    def script(
+        self,
+        steps: Sequence[int],
+        scratch: int,
+        shared: int,
+        shapes: tuple[tuple[int, ...], ...],
+        expected: tuple[int | tuple[int, ...], ...] = (),
+        work: int = 0,
+    ) -> Script:
+        before, each = (
+            np.array(rows, dtype=np.int64).reshape(len(rows), WIDTH) for rows in (self.before, self.each)
+        )
+        moved = np.array([*steps, 0, 0], dtype=np.int64)
+        return Script(before, each, moved, scratch, shared, shapes, expected, work + 2 * sum(steps) + 100)
+
+    def analysis(
+        self, key: str, n: int, channels: int, form: str, tensor: Place, sectors: list[Place], scratch: Place
+    ) -> int:
+        """All halves; returns how much scratch memory that takes."""
+        plan, views = reading(key)
+        starts, size = _starts(plan.ranks(), n, channels, scratch)
+        places = [tensor, *starts]
+        for number, (source, labels) in enumerate(plan.reductions, start=1):
+            here = _strides(labels, n, channels)
+            there = _c_order(len(here), n, channels)
+            axes = [(n, a, b) for a, b in zip(there, here, strict=True)][::-1]
+            sums = _sums(labels, n, channels, form)
+            for part, (positive, count, start, stride) in enumerate(sums):
+                memory, offset = places[source]
+                factor = 2 if positive else 3
+                kind = "more" if part else "sum"
+                summed = (count, 0, stride)
+                self.move(kind, places[number], (memory, offset + start), channels, axes, factor, summed)
+        for sector, group, (memory, offset) in zip(plan.sectors, views, sectors, strict=True):
+            there = _c_order(sector.rank + sector.alternating, n, len(group) * channels)
+            for half, (source, labels) in enumerate(group):
+                here = _strides(labels, n, channels)
+                axes = [(n, a, b) for a, b in zip(there, here, strict=True)][::-1]
+                self.move("put", (memory, offset + half * channels), places[source], channels, axes)
+        return size
+
+    def synthesis(
+        self,
+        key: str,
+        n: int,
+        channels: int,
+        form: str,
+        tensor: Place,
+        sectors: list[Place],
+        scratch: Place,
+        scale: int,
+    ) -> int:
+        """The transpose of ``analysis``, with 2 as ``scale``, or 0 for no scale."""
+        plan, views = reading(key)
+        starts, size = _starts(plan.ranks(), n, channels, scratch)
+        places = [tensor, *starts]
+        if size:
+            self.move("fill", scratch, scratch, size, [])
+        dense: list[tuple[Place, list[int], int]] = []
+        sparse: list[tuple[Place, Place, list[Axis], int]] = []
+        for sector, group, (memory, offset) in zip(plan.sectors, views, sectors, strict=True):
+            here = _c_order(sector.rank + sector.alternating, n, len(group) * channels)
+            for half, (source, labels) in enumerate(group):
+                origin = memory, offset + half * channels
+                if sector.rank == plan.order:
+                    dense.append((origin, [here[label] for label in labels], 0))
+                    continue
+                axes = [(n, a, b) for a, b in zip(_strides(labels, n, channels), here, strict=True)][::-1]
+                if source:
+                    self.move("add", places[source], origin, channels, axes)
+                else:
+                    sparse.append((tensor, origin, axes, 0))
+        for number in range(len(plan.reductions), 0, -1):
+            source, labels = plan.reductions[number - 1]
+            there = _strides(labels, n, channels)
+            here = _c_order(len(there), n, channels)
+            if not source and not form and labels.count(-1) == 1:
+                dense.append((places[number], [here[a] if a >= 0 else 0 for a in labels], scale))
+                continue
+            memory, offset = places[source]
+            axes = [(n, a, b) for a, b in zip(there, here, strict=True)][::-1]
+            for positive, count, start, stride in _sums(labels, n, channels, form):
+                every = [(count, stride, 0), *axes]
+                factor = scale if positive else scale + 1
+                move = ((memory, offset + start), places[number], every, factor)
+                if source:
+                    self.move("add", *move[:2], channels, every, factor)
+                else:
+                    sparse.append(move)
+        self._dense(dense, tensor, n, channels, plan.order)
+        for to, origin, axes, factor in sparse:
+            self.move("add", to, origin, channels, axes, factor)
+        return size
+
+    def _dense(
+        self, terms: list[tuple[Place, list[int], int]], tensor: Place, n: int, channels: int, order: int
+    ) -> None:
+        """What is added to every entry of the tensor, row by row if the tensor is large."""
+        there = _c_order(order, n, channels)
+        if not terms:
+            self.move("fill", tensor, tensor, n**order * channels, [])
+            return
+        by_rows = order > 1 and n**order * channels > _LARGE
+        first = len(self.each)
+        for number, (origin, here, factor) in enumerate(terms):
+            axes = [(n, a, b) for a, b in zip(there, here, strict=True)][::-1]
+            begin = len(self.each)
+            kept = axes[:-1] if by_rows else axes
+            self.move("add" if number else "put", tensor, origin, channels, kept, factor)
+            if by_rows:
+                for row in self.each[begin:]:
+                    row[17:19] = axes[-1][1:]
+        if by_rows:
+            self.each[first][15:17] = [len(self.each) - first, n]
+
+    def move(
+        self,
+        kind: str,
+        to: Place,
+        origin: Place,
+        size: int,
+        axes: Sequence[Axis],
+        factor: int = 0,
+        summed: Axis | None = None,
+        *,
+        before: bool = False,
+    ) -> None:
+        """Rows of ``size`` numbers along ``axes``, innermost first; as many instructions as it takes."""
+        left = [axis for axis in axes if axis[0] != 1]
+        while left and left[0][1] == left[0][2] == size:
+            size *= left.pop(0)[0]
+        done = 0
+        for lanes in (32, 16, 8, 1):
+            count = (size - done) // lanes
+            if not count or (lanes in (16, 8) and count > 1):
+                continue
+            inner = [(count, lanes, lanes)] if count > 1 else []
+            every = [*([summed] if summed else []), *inner, *left]
+            row = [OPERATIONS.index((kind, lanes)), to[0], to[1] + done, origin[0], origin[1] + done, factor]
+            (self.before if before else self.each).append(_row(row, every))
+            done += count * lanes
+
+    def product(self, to: Place, origin: Place, weight: Place, rows: int, depth: int, columns: int) -> None:
+        """A matrix product, tile by tile."""
+        done = 0
+        while done < columns:
+            lanes = next(lanes for lanes in (32, 16, 8, 1) if done + lanes <= columns)
+            tall = 4 if lanes == 32 else 8
+            for start, height in ((0, tall), (rows // tall * tall, 1)):
+                count = (rows - start) // height
+                if count:
+                    places = [to[0], to[1] + start * columns + done, origin[0], origin[1] + start * depth, 0]
+                    sizes = [columns, depth, columns, depth, count]
+                    row = [OPERATIONS.index(("tile", height * 100 + lanes)), *places, *sizes]
+                    self.each.append(_finished(row))
+                    self.each[-1][21:23] = [weight[0], weight[1] + done]
+            done += lanes
+
+
+def _row(row: list[int], axes: Sequence[Axis]) -> list[int]:
+    inner, more = list(axes[:_AXES]), axes[_AXES:]
+    if len(more) > _MORE:
+        raise ValueError(f"diagrams have at most {_AXES + _MORE - 1} indices on a side here")
+    inner += [(1, 0, 0)] * (_AXES - len(inner))
+    row = _finished([*row, *(number for axis in inner for number in axis)])
+    row[19:21] = [len(more), math.prod(axis[0] for axis in more)]
+    row[23 : 23 + 3 * len(more)] = [number for axis in more for number in axis]
+    return row
+
+
+def _finished(row: list[int]) -> list[int]:
+    row = row + [0] * (WIDTH - len(row))
+    row[15:17], row[20] = [1, 1], 1
+    return row
+
+
+def _order(key: str) -> int:
+    return int(key.split("|")[0])
+
+
+def _permutations(word: str) -> int:
+    return math.prod(math.factorial(int(count)) for count in word.split(":")[1].split(","))
+
+
+def _shapes(key: str, n: int, channels: int) -> tuple[tuple[int, int, int], ...]:
+    """Rows, halves and channels of each sector."""
+    plan, views = reading(key)
+    ranks = [sector.rank + sector.alternating for sector in plan.sectors]
+    return tuple([(n**rank, len(group), channels) for rank, group in zip(ranks, views, strict=True)])
+
+
+def _starts(ranks: Sequence[int], n: int, channels: int, scratch: Place) -> tuple[list[Place], int]:
+    """Where the result of each reduction is, and how much memory all of them take."""
+    places, size = [], 0
+    for rank in ranks[1:]:
+        places.append((scratch[0], scratch[1] + size))
+        size += n**rank * channels
+    return places, size
+
+
+def _c_order(rank: int, n: int, row: int) -> list[int]:
+    return [row * n ** (rank - 1 - axis) for axis in range(rank)]
+
+
+def _strides(labels: Sequence[int], n: int, channels: int) -> list[int]:
+    """The stride of each axis of a view: the sum over the axes that have its label."""
+    found = [0] * (max(labels, default=-1) + 1)
+    for label, stride in zip(labels, _c_order(len(labels), n, channels), strict=True):
+        if label >= 0:
+            found[label] += stride
+    return found
+
+
+def _sums(labels: Sequence[int], n: int, channels: int, form: str) -> list[tuple[bool, int, int, int]]:
+    """What is summed: sign, how many entries, the first of them, the stride from one to the next."""
+    strides = [s for label, s in zip(labels, _c_order(len(labels), n, channels), strict=True) if label < 0]
+    both, half = sum(strides), n // 2
+    if form == "Sp:block":
+        return [(True, half, half * strides[1], both), (False, half, half * strides[0], both)]
+    if form == "Sp:interleaved":
+        return [(True, half, strides[1], 2 * both), (False, half, strides[0], 2 * both)]
+    found = re.fullmatch(r"O\((\d+),\s*(\d+)\)", form)
+    if found is None:
+        return [(True, n, 0, both)]
+    positive = int(found[1])
+    return [(True, positive, 0, both), (False, n - positive, positive * both, both)]
