@@ -5,15 +5,32 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-Permutation: TypeAlias = tuple[int, ...]
+from equitorch.reps.partitions import normal_form
+from equitorch.reps.permutations import (
+    Permutation,
+    chain_of,
+    count_orbits,
+    count_symmetric_orbits,
+    count_table,
+    elements,
+    levels,
+    orbit,
+    orbit_table,
+    strong_generators,
+    times,
+)
+
 Array: TypeAlias = NDArray[np.int64]
+_MOST_TUPLES = 1 << 26  # in a table of orbits
+_MOST_ELEMENTS = 50_000  # that are listed to count orbits of multisets
 
 
 class Automorphism:
@@ -32,9 +49,10 @@ class Automorphism:
             attribute "weight" is respected, other attributes are not. Or a square matrix (array or tensor) of
             which simultaneous permutations of rows and columns are asked that leave it alone. Or a list of
             permutations, each the images of 0..n-1.
+        colours: of the points of a graph or matrix; a symmetry keeps them. Chemical elements, say.
 
     Raises:
-        ValueError: if it is none of these.
+        ValueError: if it is none of these, or there is not one colour for each point.
 
     >>> square = Automorphism([(1, 2, 3, 0), (0, 3, 2, 1)])
     >>> square, square.size
@@ -43,16 +61,18 @@ class Automorphism:
     True
     """
 
-    def __init__(self, graph: Any) -> None:
+    def __init__(self, graph: Any, *, colours: Sequence[Hashable] | None = None) -> None:
         if isinstance(graph, (list, tuple)):
+            if colours is not None:
+                raise ValueError("Automorphism expects colours beside a graph or a matrix, not permutations")
             self.n, given = _checked(graph)
-            chain = _chain_of(given, self.n)
+            chain = chain_of(given, self.n)
         else:
-            matrix = _relation(graph)
+            matrix = _relation(graph, colours)
             self.n = len(matrix)
-            chain = _levels(_symmetries(matrix), self.n)
+            chain = levels(_symmetries(matrix), self.n)
         self.size = math.prod(map(len, chain))
-        self.generators = tuple(_strong_generators(chain, self.n))
+        self.generators = tuple(strong_generators(chain, self.n))
 
     @property
     def symbol(self) -> str:
@@ -82,18 +102,14 @@ class Automorphism:
 
     def elements(self) -> Iterator[Permutation]:
         """All permutations of the group, of which there are ``size``."""
-        chain = _levels(self.generators, self.n)
-        found = [tuple(range(self.n))]
-        for level in reversed(range(self.n)):
-            found = [_times(g, h) for g in chain[level].values() for h in found]
-        return iter(found)
+        return map(tuple, elements(levels(self.generators, self.n)).tolist())
 
     def random(self, uniform: Sequence[float]) -> Permutation:
         """A permutation made of n numbers in [0, 1): uniform in the group, if they are uniform."""
-        chain = _levels(self.generators, self.n)
+        chain = levels(self.generators, self.n)
         element = tuple(range(self.n))
-        for orbit, place in zip(chain, uniform, strict=True):
-            element = _times(element, orbit[sorted(orbit)[int(place * len(orbit))]])
+        for level, place in zip(chain, uniform, strict=True):
+            element = times(element, level[sorted(level)[int(place * len(level))]])
         return element
 
     def orbits(self, m: int) -> Array:
@@ -104,7 +120,25 @@ class Automorphism:
                [2, 0, 1],
                [1, 2, 0]])
         """
+        if self.n**m > _MOST_TUPLES:
+            raise ValueError(f"{self} has {self.n**m} {m}-tuples, too many to list")
         return _orbits(self, m)
+
+    def count_orbits(self, orders: Sequence[int]) -> int | None:
+        """The number of orbits of tuples of multisets of points, of sizes ``orders``; ones for m-tuples.
+
+        None if they are not all one, and neither the group nor the tuples are few enough to list.
+
+        >>> Automorphism([(1, 2, 0)]).count_orbits((1, 1)), Automorphism([(1, 2, 0)]).count_orbits((2,))
+        (3, 2)
+        """
+        orders = tuple(order for order in orders if order)
+        if all(order == 1 for order in orders):
+            return count_orbits(self.generators, self.n, len(orders))
+        if self.size <= _MOST_ELEMENTS:
+            return count_symmetric_orbits(self.generators, self.n, orders)
+        m = sum(orders)
+        return count_table(self.orbits(m), orders) if self.n**m <= _MOST_TUPLES else None
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Automorphism) and self.symbol == other.symbol
@@ -116,31 +150,9 @@ class Automorphism:
         return self.symbol
 
 
-_Chain: TypeAlias = list[
-    dict[int, Permutation]
-]  # at level i: for each image of i a permutation fixing 0..i-1
-
-
-@functools.cache
+@functools.lru_cache(maxsize=32)
 def _orbits(group: Automorphism, m: int) -> Array:
-    size = group.n**m
-    if size > 1 << 26:
-        raise ValueError(f"{group} has {size} {m}-tuples, too many to list")
-    index = np.arange(size).reshape((group.n,) * m)
-    moves = []
-    for g in group.generators:
-        moved = index
-        for axis in range(m):
-            moved = moved.take(g, axis)
-        moves.append(moved.reshape(-1))
-    label, before = index.reshape(-1), None
-    while before is None or not np.array_equal(label, before):
-        before = label
-        for move in moves:
-            label = np.minimum(label, label[move])
-            np.minimum.at(label, move, label.copy())
-        label = label[label]
-    return np.unique(label, return_inverse=True)[1].reshape(index.shape)
+    return orbit_table(group.generators, group.n, m)
 
 
 def _checked(generators: Sequence[Sequence[int]]) -> tuple[int, list[Permutation]]:
@@ -154,52 +166,70 @@ def _checked(generators: Sequence[Sequence[int]]) -> tuple[int, list[Permutation
     return n, found
 
 
-def _relation(graph: Any) -> Array:
+def _relation(graph: Any, colours: Sequence[Hashable] | None) -> Array:
     """A matrix of small numbers that is equal where a symmetry may not tell entries apart."""
     if hasattr(graph, "nodes") and hasattr(graph, "edges"):
-        place = {node: i for i, node in enumerate(graph.nodes)}
-        weights = np.zeros((len(place), len(place)))
-        for a, b, weight in graph.edges(data="weight", default=1.0):
-            weights[place[a], place[b]] += weight
-            if not graph.is_directed() and a != b:
-                weights[place[b], place[a]] += weight
+        weights = _edge_labels(graph)
+    elif isinstance(graph, Tensor):
+        weights = graph.detach().cpu().to_dense().numpy()
     else:
-        weights = graph.detach().cpu().numpy() if isinstance(graph, Tensor) else np.asarray(graph)
+        weights = np.asarray(graph.toarray() if hasattr(graph, "toarray") else graph)
     if weights.ndim != 2 or weights.shape[0] != weights.shape[1] or not len(weights):
         raise ValueError(
-            "Automorphism expects a networkx graph, a square matrix or a list of permutations, "
+            "Automorphism expects a networkx graph, a square adjacency matrix or a list of permutations, "
             f"got {type(graph).__name__} of shape {weights.shape}"
         )
-    pairs = np.stack([weights, weights.T], axis=-1).reshape(-1, 2)
-    return np.unique(pairs, axis=0, return_inverse=True)[1].reshape(weights.shape)
+    n = len(weights)
+    if colours is not None and len(colours) != n:
+        raise ValueError(f"Automorphism expects a colour for each of {n} points, got {len(colours)}")
+    relation = np.unique(weights, return_inverse=True)[1].reshape(n, n)
+    if colours is not None:
+        relation = relation + np.diag(normal_form(colours)) * n * n
+    return np.unique(relation * relation.max(initial=1) * 2 + relation.T, return_inverse=True)[1].reshape(
+        n, n
+    )
+
+
+def _edge_labels(graph: Any) -> Array:
+    """A number for all the weights together of the edges from one point to another; 0 for no edge."""
+    place = {node: i for i, node in enumerate(graph.nodes)}
+    weights: dict[tuple[int, int], list[Any]] = {}
+    for a, b, weight in graph.edges(data="weight", default=1):
+        for pair in (
+            {(place[a], place[b])} if graph.is_directed() else {(place[a], place[b]), (place[b], place[a])}
+        ):
+            weights.setdefault(pair, []).append(weight)
+    found = {pair: frozenset(Counter(several).items()) for pair, several in weights.items()}
+    labels = np.zeros((len(place), len(place)), dtype=np.int64)
+    for pair, label in zip(found, normal_form(list(found.values())), strict=True):
+        labels[pair] = label + 1
+    return labels
 
 
 def _symmetries(matrix: Array) -> list[Permutation]:
     """Permutations that generate those which leave a matrix alone, from the last point to the first."""
     n = len(matrix)
+    colours = [_refined(matrix, np.diagonal(matrix).copy())]  # with 0, 1, 2, ... points told apart
+    for point in range(n):
+        colours.append(_apart(matrix, colours[-1], point))
     found: list[Permutation] = []
     for level in reversed(range(n)):
-        start = np.diagonal(matrix).astype(np.int64) * (n + 1)
-        start[:level] = -1 - np.arange(level)
         refused: set[int] = set()
-        orbit = _orbit(level, found)
-        for image in range(level + 1, n):
-            if image in orbit or image in refused:
+        reached = orbit(level, found)
+        for image in np.flatnonzero(colours[level] == colours[level][level]).tolist():
+            if image in reached or image in refused:
                 continue
-            one, two = start.copy(), start.copy()
-            one[level], two[image] = -1 - n, -1 - n
-            g = _match(matrix, one, two)
+            g = _match(matrix, colours[level + 1], _apart(matrix, colours[level], image))
             if g is None:
-                refused |= set(_orbit(image, found))
+                refused |= set(orbit(image, found))
             else:
                 found.append(g)
-                orbit = _orbit(level, found)
+                reached = orbit(level, found)
     return found
 
 
 def _match(matrix: Array, one: Array, two: Array) -> Permutation | None:
-    """A symmetry that takes the colours ``one`` to the colours ``two``; refine, branch, try again."""
-    one, two = _refine(matrix, one, two)
+    """A symmetry that takes the colours ``one`` to the colours ``two``; branch, refine, try again."""
     if not np.array_equal(np.sort(one), np.sort(two)):
         return None
     n, counts = len(matrix), np.bincount(one)
@@ -210,108 +240,47 @@ def _match(matrix: Array, one: Array, two: Array) -> Permutation | None:
     if counts.max() == 1:
         return None
     colour = min((c for c in range(len(counts)) if counts[c] > 1), key=lambda c: counts[c])
-    one = one.copy()
-    one[np.flatnonzero(one == colour)[0]] = len(counts)
+    one = _apart(matrix, one, int(np.flatnonzero(one == colour)[0]))
     for image in np.flatnonzero(two == colour):
-        trial = two.copy()
-        trial[image] = len(counts)
-        found = _match(matrix, one, trial)
+        found = _match(matrix, one, _apart(matrix, two, int(image)))
         if found is not None:
             return found
     return None
 
 
-def _refine(matrix: Array, one: Array, two: Array) -> tuple[Array, Array]:
-    """Colours told apart by the colours of what is related to them, until that says nothing new."""
-    n, count = len(matrix), 0
-    colours = np.unique(np.concatenate([one, two]), return_inverse=True)[1]
+def _apart(matrix: Array, colours: Array, point: int) -> Array:
+    """Refined colours with one point told apart."""
+    if np.count_nonzero(colours == colours[point]) == 1:
+        return colours
+    colours = colours.copy()
+    colours[point] = colours.max() + 1
+    return _refined(matrix, colours)
+
+
+def _refined(matrix: Array, colours: Array) -> Array:
+    """Colours told apart by the colours of what is related to them, until that says nothing new.
+
+    Numbers of colours depend on nothing but the structure, so that two results compare. Sums of hashes stand
+    for multisets; should two collide, colours are merely coarser, which a search can do with.
+    """
+    count = 0
+    colours = np.unique(colours, return_inverse=True)[1].reshape(-1)
     while colours.max() + 1 > count:
         count = colours.max() + 1
-        rows = [np.sort(matrix * count + part, axis=1) for part in (colours[:n], colours[n:])]
-        signature = np.column_stack([colours, np.concatenate(rows)])
-        colours = np.unique(signature, axis=0, return_inverse=True)[1].reshape(-1)
-    return colours[:n], colours[n:]
+        seen = _hash(matrix * count + colours).sum(axis=1, dtype=np.uint64) >> np.uint64(1)
+        order = np.stack([colours, seen.astype(np.int64)])
+        by = np.lexsort(order[::-1])
+        steps = (np.diff(order[:, by], axis=1) != 0).any(axis=0)
+        colours[by] = np.concatenate([[0], np.cumsum(steps)])
+    return colours
 
 
-def _times(g: Permutation, h: Permutation) -> Permutation:
-    """First h, then g."""
-    return tuple([g[i] for i in h])
-
-
-def _inverse(g: Permutation) -> Permutation:
-    return tuple(sorted(range(len(g)), key=g.__getitem__))
-
-
-def _orbit(point: int, generators: Sequence[Permutation]) -> dict[int, Permutation]:
-    """What a point is taken to, and by which product of the generators."""
-    identity: Permutation = tuple(range(len(generators[0]))) if generators else ()
-    found = {point: identity}
-    queue = [point]
-    for here in queue:
-        for g in generators:
-            if g[here] not in found:
-                found[g[here]] = _times(g, found[here])
-                queue.append(g[here])
-    return found
-
-
-def _levels(strong: Sequence[Permutation], n: int) -> _Chain:
-    """The chain of a strong generating set: one that contains generators of each level."""
-    identity = tuple(range(n))
-    chain = []
-    for level in range(n):
-        fixing = [g for g in strong if g[:level] == identity[:level]]
-        chain.append(_orbit(level, fixing) if fixing else {level: identity})
-    return chain
-
-
-def _chain_of(generators: Sequence[Permutation], n: int) -> _Chain:
-    """Schreier and Sims: at level i, the orbit of i under the permutations of the group that fix 0..i-1."""
-    identity = tuple(range(n))
-    strong = [g for g in generators if g != identity]
-    chain: _Chain = [{} for _ in range(n)]
-    level = n - 1
-    while level >= 0:
-        fixing = [g for g in strong if g[:level] == identity[:level]]
-        chain[level] = _orbit(level, fixing) if fixing else {level: identity}
-        residue = _first_residue(chain, level, fixing, identity)
-        if residue is None:
-            level -= 1
-        else:
-            strong.append(residue)
-            level = next(i for i in range(n) if residue[i] != i)
-    return chain
-
-
-def _first_residue(
-    chain: _Chain, level: int, fixing: list[Permutation], identity: Permutation
-) -> Permutation | None:
-    """A permutation that the levels below should know and do not, if there is one."""
-    for point, u in chain[level].items():
-        for g in fixing:
-            left = _times(_inverse(chain[level][g[point]]), _times(g, u))
-            for i in range(level + 1, len(identity)):
-                if left[i] not in chain[i]:
-                    return left
-                if left[i] != i:
-                    left = _times(_inverse(chain[i][left[i]]), left)
-    return None
-
-
-def _strong_generators(chain: _Chain, n: int) -> Iterator[Permutation]:
-    """For each level, from the last, the least permutations that its orbit needs beyond those before."""
-    found: list[Permutation] = []
-    for level in reversed(range(n)):
-        reached = _orbit(level, found)
-        for image in sorted(chain[level]):
-            if image in reached:
-                continue
-            g = chain[level][image]
-            for i in range(level + 1, n):  # make the image of i as small as what fixes 0..i-1 allows
-                g = _times(g, chain[i][min(chain[i], key=g.__getitem__)])
-            found.append(g)
-            yield g
-            reached = _orbit(level, found)
+def _hash(numbers: Array) -> NDArray[np.uint64]:
+    """Numbers of 64 bits that look random, each a function of its argument (splitmix64)."""
+    x = (numbers.astype(np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 def _cycles(g: Permutation) -> str:

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from equitorch.reps.halves import Sector, halves, join_halves, sector_pairs
+from equitorch.reps.halves import Sector, count_halves, halves, join_halves, sector_pairs
 from equitorch.reps.pairings import (
     count_orthogonal,
     count_pseudoscalar,
@@ -76,6 +76,20 @@ def diagrams(
         return tuple(found)
     kept = minimal_diagrams(family, n, order_out + order_in)
     return tuple(diagram for diagram in found if diagram in kept)
+
+
+def count_diagrams(family: str, n: int, order_out: int, order_in: int) -> int:
+    """How many ``diagrams`` span the equivariant maps, without a list of them.
+
+    >>> count_diagrams("S", 3, 6, 6)
+    4213597
+    """
+    return sum(
+        math.prod(map(math.factorial, upper.through))
+        * count_halves(order_out, upper)
+        * count_halves(order_in, lower)
+        for upper, lower in sector_pairs(family, n, order_out, order_in)
+    )
 
 
 def weight_diagrams(upper: Sector, lower: Sector, order_out: int, order_in: int) -> tuple[Diagram, ...]:

@@ -3,26 +3,15 @@
 from __future__ import annotations
 
 import functools
-import math
-from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from equitorch.reps.cartesian import CartesianTensor
-from equitorch.reps.diagrams import count_invariants, diagram_tensor, diagrams
-from equitorch.reps.irreps import Irrep, Irreps
-from equitorch.reps.rep import (
-    ChangedBasis,
-    DirectSum,
-    Dual,
-    KroneckerProduct,
-    Rep,
-    block_diagonal,
-    intertwiners,
-    kron,
-)
+from equitorch.reps.diagrams import count_diagrams, diagram_tensor, diagrams
+from equitorch.reps.frame import MOST_MAPS, frame_of, require_small
+from equitorch.reps.irreps import Irreps
+from equitorch.reps.multiplicity import count_maps
+from equitorch.reps.rep import DirectSum, Rep, intertwiners, kron
 from equitorch.reps.tensor_power import Outer, TensorPower
 
 _LARGEST = 2048  # entries of a map that the null space of the generators is solved for
@@ -32,9 +21,9 @@ _DEPENDENT = 1e-8  # a map is a sum of others if no more than this part of it is
 def hom_dim(rep_in: Rep, rep_out: Rep) -> int:
     """The number of linearly independent equivariant maps.
 
-    By a formula for tensor powers and by Schur's lemma for irreps; for sums and outer products from their
-    parts; for symmetric tensors by the rank of the projected diagrams; otherwise by the null space of the
-    generators, for small sizes.
+    By a formula for tensor powers, symmetric ones too, by Schur's lemma for irreps, and from their parts for
+    sums and products: at once, whatever the sizes. For other representations it is the length of
+    ``hom_basis``.
 
     Args:
         rep_in: of the argument.
@@ -48,10 +37,9 @@ def hom_dim(rep_in: Rep, rep_out: Rep) -> int:
     >>> hom_dim(TensorPower("O", 3, 2), Irreps("2x0e+1e+2o"))
     3
     """
-    x, y = _frames(rep_in, rep_out)
-    if x.is_whole and y.is_whole:
-        return _count(x.rep, y.rep)
-    return len(hom_basis(rep_in, rep_out))
+    _require_one_group(rep_in, rep_out)
+    count = count_maps(rep_in, rep_out)
+    return len(hom_basis(rep_in, rep_out)) if count is None else count
 
 
 def hom_basis(rep_in: Rep, rep_out: Rep, *, basis: str = "minimal") -> Tensor:
@@ -67,7 +55,8 @@ def hom_basis(rep_in: Rep, rep_out: Rep, *, basis: str = "minimal") -> Tensor:
         basis: "minimal" for linearly independent maps, ``hom_dim`` of them; "spanning" for all diagrams.
 
     Raises:
-        ValueError: if the groups differ, or the null space is needed and the sizes are too large for it.
+        ValueError: if the groups differ, if the maps have more entries than memory should hold, or the null
+            space is needed and the sizes are too large for it.
 
     Shape:
         -> (count, rep_out.dim, rep_in.dim), float64
@@ -77,123 +66,31 @@ def hom_basis(rep_in: Rep, rep_out: Rep, *, basis: str = "minimal") -> Tensor:
     """
     if basis not in ("minimal", "spanning"):
         raise ValueError(f"hom_basis expects basis to be minimal or spanning, got {basis!r}")
-    x, y = _frames(rep_in, rep_out)
+    _require_one_group(rep_in, rep_out)
+    known = count_maps(rep_in, rep_out) if basis == "minimal" else None
+    require_small(rep_in, rep_out, 1 if known is None else known)
+    x, y = frame_of(rep_in), frame_of(rep_out)
     maps = _maps(x.rep, y.rep, basis)
     maps = maps if y.down is None else y.down @ maps
     maps = maps if x.up is None else maps @ x.up
-    if basis == "minimal" and not (x.is_whole and y.is_whole):
-        maps = maps[independent_maps(maps)]
+    if x.is_whole and y.is_whole:
+        return maps
+    maps[maps.flatten(1).norm(dim=1) < _DEPENDENT] = 0  # diagrams that say nothing of the part that is left
+    if basis == "minimal":
+        maps = maps[independent_maps(maps, known)]
     return maps
 
 
-class _Frame(NamedTuple):
-    """A representation seen in a simpler one: matrix(g) == down @ rep.matrix(g) @ up, and down @ up == 1."""
-
-    rep: Rep
-    down: Tensor | None = None  # the identity, where there is none
-    up: Tensor | None = None
-
-    @property
-    def is_whole(self) -> bool:
-        return self.down is None or self.down.shape[0] == self.down.shape[1]
-
-    def matrices(self) -> tuple[Tensor, Tensor]:
-        one = torch.eye(self.rep.dim, dtype=torch.float64, device="cpu")
-        return (one if self.down is None else self.down, one if self.up is None else self.up)
-
-
-def _frames(rep_in: Rep, rep_out: Rep) -> tuple[_Frame, _Frame]:
+def _require_one_group(rep_in: Rep, rep_out: Rep) -> None:
     if rep_in.group != rep_out.group:
         raise ValueError(
             f"equivariant maps need one group, got {rep_in} of {rep_in.group} "
             f"and {rep_out} of {rep_out.group}"
         )
-    return _frame(rep_in), _frame(rep_out)
-
-
-def _frame(rep: Rep) -> _Frame:
-    if isinstance(rep, TensorPower) and rep.symmetric:
-        return _Frame(rep.with_order(rep.order), rep.basis, rep.basis.T)
-    if isinstance(rep, Irrep):
-        return _Frame(Irreps([(1, rep)]))
-    if isinstance(rep, CartesianTensor):
-        return _Frame(rep.irreps, rep.change_of_basis.T, rep.change_of_basis)
-    if isinstance(rep, ChangedBasis):
-        inner, matrix = _frame(rep.rep), rep.basis.to(torch.float64)
-        down, up = inner.matrices()
-        back = torch.linalg.inv(matrix) if matrix.shape[0] == matrix.shape[1] else matrix.T
-        return _Frame(inner.rep, matrix @ down, up @ back)
-    if isinstance(rep, Dual):
-        return _dual(rep)
-    if isinstance(rep, (DirectSum, Outer, KroneckerProduct)):
-        return _joined(rep)
-    return _Frame(rep)
-
-
-def _joined(rep: DirectSum | Outer | KroneckerProduct) -> _Frame:
-    frames = [_frame(part) for part in rep.reps]
-    cores = [frame.rep for frame in frames]
-    joined: Rep
-    if isinstance(rep, DirectSum):
-        joined = DirectSum(tuple(cores))
-    elif isinstance(rep, Outer):
-        joined = Outer(*cores)
-    else:
-        powers = [core for core in cores if isinstance(core, TensorPower)]
-        if len(powers) < len(cores):
-            return _Frame(rep)
-        joined = powers[0].with_order(sum(core.order for core in powers))
-    if all(frame.down is None for frame in frames):
-        return _Frame(joined)
-    downs, ups = zip(*(frame.matrices() for frame in frames), strict=True)
-    if isinstance(rep, DirectSum):
-        return _Frame(joined, block_diagonal(downs), block_diagonal(ups))
-    return _Frame(joined, functools.reduce(kron, downs), functools.reduce(kron, ups))
-
-
-def _dual(rep: Dual) -> _Frame:
-    """Inverse transposes, by the form that makes a representation its own dual."""
-    inner = _frame(rep.rep)
-    form = _form(inner.rep)
-    if form is None:
-        return _Frame(rep)
-    down, up = inner.matrices()
-    return _Frame(inner.rep, up.T @ form, torch.linalg.inv(form) @ down.T)
-
-
-def _form(rep: Rep) -> Tensor | None:
-    """A matrix F with rep.matrix(g) inverse transposed == F rep.matrix(g) F^-1, if it is known."""
-    if isinstance(rep, Irreps):
-        return torch.eye(rep.dim, dtype=torch.float64, device="cpu")
-    if isinstance(rep, TensorPower):
-        one = torch.ones(1, 1, dtype=torch.float64, device="cpu")
-        return functools.reduce(kron, [rep.matrix_group.form] * rep.order, one)
-    if isinstance(rep, (DirectSum, Outer)):
-        forms = [_form(part) for part in rep.reps]
-        known = [form for form in forms if form is not None]
-        if len(known) == len(forms):
-            return block_diagonal(known) if isinstance(rep, DirectSum) else functools.reduce(kron, known)
-    return None
 
 
 def _parts(rep: Rep) -> tuple[Rep, ...]:
     return rep.reps if isinstance(rep, DirectSum) else (rep,)
-
-
-def _count(x: Rep, y: Rep) -> int:
-    if isinstance(x, DirectSum) or isinstance(y, DirectSum):
-        return sum(hom_dim(a, b) for b in _parts(y) for a in _parts(x))
-    if isinstance(x, Outer) and isinstance(y, Outer):
-        return math.prod(hom_dim(a, b) for a, b in zip(x.reps, y.reps, strict=True))
-    if isinstance(x, TensorPower) and isinstance(y, TensorPower):
-        group, m = x.matrix_group, x.order + y.order
-        if group.permutations is not None:
-            return int(group.permutations.orbits(m).max()) + 1
-        return count_invariants(group.family, group.n, m)
-    if isinstance(x, (Irreps, TensorPower)) and isinstance(y, (Irreps, TensorPower)):
-        x, y = (rep.irreps if isinstance(rep, TensorPower) else rep for rep in (x, y))
-        return sum(x.count(ir) * y.count(ir) for ir in {ir for _, ir in x})
-    return len(_null_space(x, y))
 
 
 def _maps(x: Rep, y: Rep, basis: str) -> Tensor:
@@ -230,18 +127,25 @@ def _blocks(xs: tuple[Rep, ...], ys: tuple[Rep, ...], basis: str) -> Tensor:
 
 def _diagram_maps(x: TensorPower, y: TensorPower, basis: str) -> Tensor:
     group, form = x.matrix_group, x.matrix_group.form.numpy()
+    spanning = count_diagrams(group.family, group.n, y.order, x.order)
+    if basis == "spanning" or spanning > MOST_MAPS:  # minimal sets are found among all diagrams
+        require_small(x, y, spanning)
     found = diagrams(group.family, group.n, y.order, x.order, basis=basis)
-    maps = [diagram_tensor(d, group.n, y.order, form).reshape(y.dim, x.dim) for d in found]
-    return torch.tensor(np.array(maps).reshape(-1, y.dim, x.dim), device="cpu")
+    maps = torch.empty(len(found), y.dim, x.dim, dtype=torch.float64, device="cpu")
+    for row, diagram in zip(maps, found, strict=True):
+        row.copy_(torch.from_numpy(diagram_tensor(diagram, group.n, y.order, form).reshape(y.dim, x.dim)))
+    return maps
 
 
 def _orbit_maps(x: TensorPower, y: TensorPower) -> Tensor:
     group = x.matrix_group.permutations
     if group is None:
         raise ValueError(f"{x} expects permutations")
-    orbit = torch.tensor(group.orbits(x.order + y.order), device="cpu").reshape(y.dim, x.dim)
-    number = torch.arange(int(orbit.max()) + 1, device="cpu")
-    return (orbit == number[:, None, None]).to(torch.float64)
+    count = group.count_orbits((1,) * (x.order + y.order))
+    require_small(x, y, 1 if count is None else count)
+    orbit = torch.tensor(group.orbits(x.order + y.order), device="cpu").reshape(1, y.dim, x.dim)
+    maps = torch.zeros(int(orbit.max()) + 1, y.dim, x.dim, dtype=torch.float64, device="cpu")
+    return maps.scatter_(0, orbit, 1.0)
 
 
 def _schur(x: Irreps, y: Irreps) -> Tensor:
@@ -266,15 +170,19 @@ def _null_space(x: Rep, y: Rep) -> Tensor:
     return intertwiners(x, y)
 
 
-def independent_maps(maps: Tensor) -> list[int]:
-    """The first linearly independent maps, by Gram and Schmidt."""
+def independent_maps(maps: Tensor, count: int | None = None) -> list[int]:
+    """The first linearly independent maps, ``count`` of them if that is known, by Gram and Schmidt."""
     flat = maps.flatten(1)
+    most = min(flat.shape) if count is None else count
     kept: list[int] = []
-    found = flat[:0]
-    for number, row in enumerate(flat):
-        rest = row - (row @ found.T) @ found
-        rest = rest - (rest @ found.T) @ found
+    found = flat.new_zeros(most, flat.shape[1])
+    for number in flat.norm(dim=1).gt(_DEPENDENT).nonzero()[:, 0].tolist():
+        if len(kept) == most:
+            break
+        row, before = flat[number], found[: len(kept)]
+        rest = row - (before @ row) @ before
+        rest = rest - (before @ rest) @ before
         if rest.norm() > _DEPENDENT * max(1.0, float(row.norm())):  # diagrams have norms of 1 or more
+            found[len(kept)] = rest / rest.norm()
             kept.append(number)
-            found = torch.cat([found, rest[None] / rest.norm()])
     return kept

@@ -12,6 +12,7 @@ import bisect
 import functools
 import itertools
 import math
+from collections import Counter
 from collections.abc import Iterator
 
 from equitorch.reps.partitions import Partition, blocks_of, num_blocks, permutation_sign
@@ -152,6 +153,32 @@ def count_symplectic(n: int, m: int) -> int:
     """
     even = (s for s in _shapes(m) if len(s) <= n and len(s) % 2 == 0 and s[::2] == s[1::2])
     return sum(map(_tableaux, even))
+
+
+@functools.cache
+def count_semistandard(content: tuple[int, ...], max_rows: int) -> Counter[tuple[int, ...]]:
+    """Kostka numbers: the semistandard tableaux of a content for each Young diagram of few enough rows.
+
+    >>> dict(count_semistandard((2, 1), 2))
+    {(2, 1): 1, (3,): 1}
+    """
+    counts: Counter[tuple[int, ...]] = Counter({(): 1})
+    for size in content:
+        longer: Counter[tuple[int, ...]] = Counter()
+        for shape, count in counts.items():
+            for wider in _with_strip(shape, size, max_rows):
+                longer[wider] += count
+        counts = longer
+    return counts
+
+
+def _with_strip(shape: tuple[int, ...], size: int, max_rows: int) -> Iterator[tuple[int, ...]]:
+    """Young diagrams with so many boxes more, no two of them in a column."""
+    rows = (*shape, 0)[:max_rows]
+    room = [before - row for before, row in zip((math.inf, *rows), rows, strict=False)]
+    for added in itertools.product(*(range(int(min(size, most)) + 1) for most in room)):
+        if sum(added) == size:
+            yield tuple(row + more for row, more in zip(rows, added, strict=True) if row + more)
 
 
 def _shapes(m: int, largest: int | None = None) -> Iterator[tuple[int, ...]]:

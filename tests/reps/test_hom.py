@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -236,5 +237,12 @@ def test_says_what_it_expected():
         hom_dim(TensorPower("S", 3, 1), TensorPower("S", 4, 1))
     with pytest.raises(ValueError, match="expects basis to be minimal or spanning, got 'all'"):
         hom_basis(TensorPower("S", 3, 1), TensorPower("S", 3, 1), basis="all")
+    other = SimpleNamespace(group="O(3)", dim=81)  # of some kind that nothing is known of
     with pytest.raises(ValueError, match=r"no diagrams are known .* 81 x 81 entries are too many"):
-        hom_dim(*[KroneckerProduct((Irreps("4e"), Irreps("4e")))] * 2)
+        hom_dim(other, other)
+    with pytest.raises(ValueError, match=r"hold 15 maps of 4096 x 4096 entries, too many .*DiagramLinear"):
+        hom_basis(TensorPower("S", 64, 2), TensorPower("S", 64, 2))
+    with pytest.raises(ValueError, match=r"hold 4213597 maps of 1 x 1 entries, too many"):
+        hom_basis(TensorPower("S", 1, 6), TensorPower("S", 1, 6), basis="spanning")
+    with pytest.raises(ValueError, match="too many to write down"):
+        hom_basis(Dual(TensorPower("Sp", 50, 4)), TensorPower("Sp", 50, 0))
