@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
+from equitorch.layers.diagram_dense import Work
 from equitorch.layers.diagram_product import DiagramProduct
 from equitorch.layers.diagram_sides import Factor, Side, SymmetricEntries
 from equitorch.layers.diagram_storage import Entry
@@ -102,6 +104,8 @@ class DiagramMaps(nn.Module):
         both = Side(inner.groups, (*inner.blocks, *self.constant.blocks))
         self.shifted = DiagramSum(both, outer, normalization, depthwise=False) if bias else None
         self.separate: DiagramSum | None = None
+        shapes = [joint.shape(inner, outer) for joint in self.joints]
+        self.shapes = list(zip(self.joints, shapes, strict=True))
         self.steps = _steps(inner, self.joints) + _steps(outer, self.joints, upper=True)
 
     @property
@@ -136,6 +140,19 @@ class DiagramMaps(nn.Module):
         """How many points a mask tells of; None where there is nothing to mask."""
         free = self.inner.free
         return None if free is None or self.inner.groups[free].family != "S" else sizes[free]
+
+    def work(self, sizes: tuple[int, ...]) -> Work:
+        """What it takes to apply them to one feature."""
+        products = moved_in = moved_out = 0
+        for joint, (p, h, g) in self.shapes:
+            low, high = (
+                math.prod([n ** (s.rank + s.alternating) for n, s in zip(sizes, sectors, strict=True)])
+                for sectors in (joint.lower, joint.upper)
+            )
+            products += min(low, high) * p * h * g
+            moved_in += low * p * h
+            moved_out += high * g
+        return Work(products, moved_in, moved_out, self.steps)
 
     def unmixed(self) -> None:
         """Prepare for weights that do not mix channels."""

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from equitorch.layers.constant import Constant
+from equitorch.layers.diagram_dense import Work
 from equitorch.layers.diagram_storage import Entry
 from equitorch.ops.diagrams import orbit_map
 from equitorch.reps import DirectSum, Irrep, Irreps, Rep, TensorPower, hom_basis, invariants
@@ -127,7 +128,6 @@ class TableMaps(nn.Module):
 
     sizes: tuple[int, ...] = ()
     is_free = partial = False
-    steps = 0
 
     @property
     def constants(self) -> list[Entry]:
@@ -143,6 +143,11 @@ class TableMaps(nn.Module):
     def sizes_for(self, rows: int) -> tuple[int, ...] | None:
         """Nothing to tell, if the rows are as many as there must be."""
         return () if rows == self.dims[0] else None
+
+    def work(self, sizes: tuple[int, ...]) -> Work:
+        """As much as the matrix does, and more."""
+        entries = self.dims[0] * self.dims[1]
+        return Work(entries, entries, 0, 0)
 
     def sizes_at(self, n: int) -> tuple[int, ...] | None:
         """No other n is possible."""

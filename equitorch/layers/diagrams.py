@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equitorch.layers.diagram_dense import LARGEST, DenseCache, best_time, prefers_matrix
+from equitorch.layers.diagram_dense import LARGEST, DenseCache, Home, Kept, best_time, prefers_matrix
 from equitorch.layers.diagram_maps import DiagramMaps
 from equitorch.layers.diagram_sides import Side
 from equitorch.layers.diagram_storage import Weights
@@ -168,11 +168,15 @@ class DiagramLinear(nn.Module):
             nn.init.normal_(self.channels, std=max(self.channels_in, 1) ** -0.5)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        if mask is None and self._cache.latest and not _is_traced(x):
+            entry = self._cache.latest.get(self._like(x))
+            if entry is not None and entry.holds():
+                return entry.apply(x)
         sizes = self._check(x, mask)
         points = _flattened(x)
         backend = "fused" if mask is not None else self._backend_for(points, sizes)
         if backend == "dense":
-            y = self._by_matrix(points, sizes)
+            return self._by_matrix(x, sizes)
         else:
             flat = None if mask is None else _flattened(mask[..., None])[..., 0]
             y = self._by_plan(points, sizes, flat, backend)
@@ -244,16 +248,18 @@ class DiagramLinear(nn.Module):
                     seconds[backend] = best_time(self, points)
         finally:
             self.backend = chosen
+        self._cache.latest.clear()
         self._tuned[self._key(points, sizes)] = min(seconds, key=seconds.__getitem__)
         return seconds
 
     def _by_plan(self, x: Tensor, sizes: tuple[int, ...], mask: Tensor | None, backend: str) -> Tensor:
-        if backend == "plan" and not traced(x):
+        if backend == "plan" and not _is_traced(x):
             with use_reference():
                 return self._by_plan(x, sizes, mask, "fused")
-        if not self.weights.entries:
-            y = x.new_zeros(x.shape[0], self.maps.rows(sizes)[1], self.channels_out)
-        elif self.channels is None and self.channels_in:
+        if self._is_zero:
+            nothing = x[:, :0].sum()  # zero, but a function of x
+            y = nothing.expand(x.shape[0], self.maps.rows(sizes)[1], self.channels_out)
+        elif self.channels is None:
             bias = None if self.bias is None else self.bias.full()
             return self.maps(x, self.weights.full(), bias, sizes, mask)
         else:
@@ -265,25 +271,30 @@ class DiagramLinear(nn.Module):
         return y + (shift if mask is None else shift * self.maps.present(mask, sizes, y))
 
     def _by_matrix(self, x: Tensor, sizes: tuple[int, ...]) -> Tensor:
-        flat = x.flatten(1)
         parameters = self._own()
         fixed = not (torch.is_grad_enabled() and any(p.requires_grad for p in parameters))
-        if fixed and not traced(x, *parameters) and not any(p.is_inference() for p in parameters):
-            matrix, shift = self._cache.get(sizes, parameters, lambda: self._flat_matrix(sizes))
-        else:
-            matrix, shift = self._flat_matrix(sizes)
-        y = flat @ matrix if shift is None else torch.addmm(shift, flat, matrix)
-        return y.view(x.shape[0], self.maps.rows(sizes)[1], self.channels_out)
+        if not fixed or _is_traced(x, *parameters) or any(p.is_inference() for p in parameters):
+            return Kept(*self._flat_matrix(sizes), ()).apply(x)
+        entry = self._cache.get(sizes, self._homes(), lambda: self._flat_matrix(sizes))
+        if not torch.is_grad_enabled():
+            self._cache.remember(self._like(x), entry)
+        return entry.apply(x)
 
-    def _flat_matrix(self, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
+    def _like(self, x: Tensor) -> Hashable:
+        """What decides how features are treated, besides the weights."""
+        rows, channels = x.shape[-2:]
+        points = x.numel().bit_length()
+        return rows, channels, points, x.dtype, x.device, self.backend, torch.is_grad_enabled()
+
+    def _flat_matrix(self, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
         """The map from (rows, channels) to (rows, channels), both flattened, and its bias."""
         matrix = self._matrix(sizes).permute(1, 2, 0, 3)
         shift = None if self.bias is None else self._shift(sizes).flatten()
-        return matrix.flatten(2).flatten(0, 1), shift
+        return matrix.flatten(2).flatten(0, 1), shift, (self.maps.rows(sizes)[1], self.channels_out)
 
     def _matrix(self, sizes: tuple[int, ...]) -> Tensor:
         """(rows_out, rows_in, channels_in, channels_out)"""
-        if not self.weights.entries:
+        if self._is_zero:
             rows = self.maps.rows(sizes)
             return self.zero.new_zeros(rows[1], rows[0], self.channels_in, self.channels_out)
         matrix = self.maps.dense(self.weights.full(), sizes)
@@ -293,20 +304,29 @@ class DiagramLinear(nn.Module):
         """(rows_out, channels_out)"""
         if self.bias is None:
             raise ValueError(f"{self} has no bias")
+        if not self.channels_out:
+            return self.zero.new_zeros(self.maps.rows(sizes)[1], 0)
         return self.maps.shift(self.bias.full(), sizes)[0]
+
+    @property
+    def _is_zero(self) -> bool:
+        """Whether there are no maps, or no channels, so that nothing but the bias is left."""
+        return not (self.weights.entries and self.channels_in and self.channels_out)
+
+    def _homes(self) -> list[Home]:
+        """Where the parameters are; asking a ParameterDict for them takes microseconds."""
+        modules = (self, self.weights, self.bias)
+        return [module._parameters for module in modules if module is not None]
 
     def _own(self) -> list[Tensor]:
         """All parameters, whatever stands in for them."""
-        found = [*self.weights._parameters.values()]  # .values() of a ParameterDict takes microseconds
-        if self.bias is not None:
-            found += self.bias._parameters.values()
-        return [p for p in (*found, self.channels) if p is not None]
+        return [weight for home in self._homes() for weight in home.values() if weight is not None]
 
     def _backend_for(self, x: Tensor, sizes: tuple[int, ...]) -> str:
-        if self.backend != "auto" or not self.weights.entries:
-            return self.backend if self.weights.entries else "fused"
+        if self.backend != "auto" or self._is_zero:
+            return "fused" if self._is_zero else self.backend
         parameters = self._own()
-        if traced(x, *parameters) or torch._C._functorch.peek_interpreter_stack() is not None:
+        if _is_traced(x, *parameters):
             return "fused"
         if self._tuned:
             chosen = self._tuned.get(self._key(x, sizes))
@@ -314,9 +334,10 @@ class DiagramLinear(nn.Module):
                 return chosen
         if torch.is_grad_enabled() and any(p.requires_grad for p in parameters):
             return "fused"
-        rows = self.maps.rows(sizes)
-        numbers = (rows[0] * self.channels_in, rows[1] * self.channels_out)
-        return "dense" if prefers_matrix(x.shape[0], *numbers, self.maps.steps) else "fused"
+        channels = (self.channels_in, self.channels_out)
+        work = self.maps.work(sizes)
+        dense = prefers_matrix(x.shape[0], self.maps.rows(sizes), channels, work, x.is_cuda)
+        return "dense" if dense else "fused"
 
     def _key(self, x: Tensor, sizes: tuple[int, ...]) -> Hashable:
         grad = torch.is_grad_enabled()
@@ -373,6 +394,11 @@ class DiagramLinear(nn.Module):
 
     def __repr__(self) -> str:
         return f"DiagramLinear({self.rep_in} -> {self.rep_out}, {self.channels_in} -> {self.channels_out})"
+
+
+def _is_traced(*operands: Tensor) -> bool:
+    """Whether PyTorch transforms or records the program: then nothing is kept and nothing chosen."""
+    return traced(*operands) or torch._C._functorch.peek_interpreter_stack() is not None
 
 
 def _flattened(x: Tensor) -> Tensor:
