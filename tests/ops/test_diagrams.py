@@ -153,6 +153,18 @@ def test_kernels_agree_with_the_reference(dtype, batch, channels):
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
 
 
+def test_threads_share_nothing():
+    plan = linear_plan("S", 16, [2], [2])
+    xs, weights = draw(plan, 16, 16, 16, batch=7, dtype=torch.float64)
+    expected = diagram_linear(xs, weights, plan, 16)
+    torch.set_num_threads(2)
+    try:
+        for _ in range(20):
+            torch.testing.assert_close(diagram_linear(xs, weights, plan, 16), expected)
+    finally:
+        torch.set_num_threads(1)
+
+
 @pytest.mark.parametrize(("family", "n", "out", "into", "form"), MIXED)
 def test_analysis_and_synthesis_are_adjoint(family, n, out, into, form):
     plan = linear_plan(family, n, out, into, form)

@@ -53,14 +53,12 @@ def linear(
         form: of the group.
         scale: a factor for each closed block of a lower half.
     """
-    if x.ndim != 3 or weights[0].ndim != 5:
+    if x.ndim != 3 or weights[0].ndim != 5 or not x.shape[2] or not weights[0].shape[4]:
         return None
     script = linear_script(key_in, key_out, n, form, x.shape[2], weights[0].shape[4])
     if (x.shape[1], *[w.shape for w in weights]) != script.expected:
         return None
     y = x.new_empty(x.shape[0], *script.shapes[0])
-    if not x.shape[2]:
-        return y.zero_()
     x = _plain(x)
     _run(script, [x, y, *map(_plain, weights)], y, scale)
     return y
@@ -77,18 +75,19 @@ def _run(script: Script, memory: list[Tensor], like: Tensor, scale: float) -> No
     batch = like.shape[0]
     if not like.numel():
         return
-    addresses = np.array([*[x.data_ptr() for x in memory], 0, 0])
-    factors = np.array([1.0, -1.0, scale, -scale], dtype=_NUMPY[like.dtype])
     parts = min(batch, torch.get_num_threads())
+    own = like.new_empty(script.shared + parts * script.scratch)
+    start = own.data_ptr()
+    addresses = [*[x.data_ptr() for x in memory], start, start + script.shared * like.itemsize]
+    factors = np.array([1.0, -1.0, scale, -scale], dtype=_NUMPY[like.dtype])
     _execute(
         script.before,
         script.each,
-        addresses,
+        np.array(addresses),
         script.steps,
         factors,
         batch,
         script.scratch,
-        script.shared,
         parts,
         work=batch * script.work,
     )
@@ -219,18 +218,13 @@ def _follow(script, memory, factors):
 
 
 @jit_pair
-def _execute(before, each, addresses, steps, factors, batch, scratch, shared, parts):
-    kept = np.empty(shared, factors.dtype)
-    pieces = addresses.size
-    addresses[pieces - 2] = kept.ctypes.data
+def _execute(before, each, addresses, steps, factors, batch, scratch, parts):
+    pieces, size = addresses.size, factors.itemsize
     _follow(before, addresses, factors)
     for part in prange(parts):
-        own = np.empty(scratch, factors.dtype)
         memory = np.empty(pieces, np.int64)
         for sample in range(part * batch // parts, (part + 1) * batch // parts):
             for piece in range(pieces):
-                memory[piece] = addresses[piece] + sample * steps[piece] * factors.itemsize
-            memory[pieces - 1] = own.ctypes.data
+                memory[piece] = addresses[piece] + sample * steps[piece] * size
+            memory[pieces - 1] += part * scratch * size
             _follow(each, memory, factors)
-        own[:1] = 0  # not given back before
-    kept[:1] = 0

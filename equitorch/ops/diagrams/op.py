@@ -179,7 +179,8 @@ def _run_analysis(x: Tensor, key: str, n: int, form: str, scale: float) -> list[
     kernel = _kernel(x)
     if kernel is None:
         return reference.analysis(x, key, n, form, scale)
-    return kernel.analysis(x, key, n, form, scale)  # type: ignore[no-any-return]
+    zs: list[Tensor] = kernel.analysis(x, key, n, form, scale)
+    return zs
 
 
 def _run_synthesis(zs: list[Tensor], key: str, n: int, form: str, scale: float) -> Tensor:

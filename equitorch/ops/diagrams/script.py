@@ -51,7 +51,7 @@ class Script(NamedTuple):
         before: instructions to be done once.
         each: instructions for each sample.
         steps: for each piece of memory, how far it is from one sample to the next.
-        scratch: numbers of the last piece of memory, which the kernel provides.
+        scratch: numbers of the last piece of memory, for intermediate results.
         shared: numbers of the one before the last, kept from ``before``.
         shapes: of the results for a sample.
         expected: of a map: rows of the input, shapes of the weights.
