@@ -1,8 +1,7 @@
-"""The matrix of an equivariant map, kept while its weights do not change; and when that is the faster way."""
+"""What is kept while weights do not change, above all the matrix of a map; and when that is faster."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, NamedTuple, Self, TypeAlias
@@ -20,21 +19,20 @@ _CACHED = 600_000  # entries of a matrix that stays in the cache of a core
 Home: TypeAlias = dict[str, nn.Parameter | None]
 """Where a module keeps its parameters."""
 
+Apply: TypeAlias = Callable[[Tensor], Tensor]
+"""From features to features, each of shape (points, rows, channels)."""
+
 
 class Kept(NamedTuple):
-    """A matrix and what it was made of.
+    """A function of features with everything that depends on weights alone made beforehand.
 
     Attributes:
-        matrix: (rows_in channels_in, rows_out channels_out).
-        shift: what is added, or None.
-        shape: rows_out, channels_out.
+        apply: the function.
         made_of: for each parameter: where it is kept, its name there, itself, its version and its place in
             memory at that time.
     """
 
-    matrix: Tensor
-    shift: Tensor | None
-    shape: tuple[int, int]
+    apply: Apply
     made_of: tuple[tuple[Home, str, Tensor, int, int], ...]
 
     def holds(self) -> bool:
@@ -44,25 +42,15 @@ class Kept(NamedTuple):
                 return False
         return True
 
-    def apply(self, x: Tensor) -> Tensor:
-        """(..., rows_in, channels_in) -> (..., rows_out, channels_out)"""
-        if x.ndim == 3:
-            flat, shape = x.flatten(1), (x.shape[0], *self.shape)
-        else:
-            points = math.prod(x.shape[:-2])
-            flat, shape = x.reshape(points, self.matrix.shape[0]), (*x.shape[:-2], *self.shape)
-        y = flat @ self.matrix if self.shift is None else torch.addmm(self.shift, flat, self.matrix)
-        return y.view(shape)
 
-
-class DenseCache:
-    """Matrices of a layer by the dimension they were made for; forgets them as soon as a weight changes.
+class WeightCache:
+    """What a layer made of its weights, by the dimension it was made for; forgotten when a weight changes.
 
     Changes are seen by PyTorch's version counters: a weight written to through ``.data`` is not seen.
     Copies and pickles of it are empty.
 
     Attributes:
-        latest: the matrices for features that came before, by shape, dtype and the like: where nothing is
+        latest: what was used for features that came before, by shape, dtype and the like: where nothing is
             to be chosen any more.
     """
 
@@ -70,25 +58,20 @@ class DenseCache:
         self.entries: dict[Hashable, Kept] = {}
         self.latest: dict[Hashable, Kept] = {}
 
-    def get(
-        self,
-        key: Hashable,
-        homes: Sequence[Home],
-        make: Callable[[], tuple[Tensor, Tensor | None, tuple[int, int]]],
-    ) -> Kept:
-        """The matrix and the shift for ``key``, made anew if there is none for these weights."""
+    def get(self, key: Hashable, homes: Sequence[Home], make: Callable[[], Apply]) -> Kept:
+        """What is kept for ``key``, made anew if there is nothing for these weights."""
         entry = self.entries.get(key)
         if entry is None or not entry.holds():
             with torch.no_grad():
-                matrix, shift, shape = make()
+                apply = make()
             self.latest.clear()
             while len(self.entries) >= _KEPT:
                 del self.entries[next(iter(self.entries))]
-            entry = self.entries[key] = Kept(matrix, shift, shape, _remembered(homes))
+            entry = self.entries[key] = Kept(apply, _remembered(homes))
         return entry
 
     def remember(self, features: Hashable, entry: Kept) -> None:
-        """The same matrix is to be used for features like these."""
+        """The same is to be used for features like these."""
         if len(self.latest) >= 4 * _KEPT:
             self.latest.clear()
         self.latest[features] = entry
@@ -98,6 +81,17 @@ class DenseCache:
 
     def __reduce__(self) -> tuple[type[Self], tuple[()]]:
         return type(self), ()
+
+
+def product_with(matrix: Tensor, shift: Tensor | None, shape: tuple[int, int]) -> Apply:
+    """The map from (points, rows_in, channels_in) to (points, *shape) with a matrix of flattened features."""
+
+    def apply(x: Tensor) -> Tensor:
+        flat = x.flatten(1)
+        y = flat @ matrix if shift is None else torch.addmm(shift, flat, matrix)
+        return y.view(x.shape[0], *shape)
+
+    return apply
 
 
 def _remembered(homes: Sequence[Home]) -> tuple[tuple[Home, str, Tensor, int, int], ...]:
@@ -144,7 +138,7 @@ def prefers_matrix(
     """
     inputs, outputs = rows[0] * channels[0], rows[1] * channels[1]
     entries = inputs * outputs
-    if entries > LARGEST:
+    if max(entries, rows[0] ** 2) > LARGEST:  # it is made of the results for all unit features
         return False
     moved = work.moved_in * channels[0] + work.moved_out * channels[1]
     products = work.products * channels[0] * channels[1]

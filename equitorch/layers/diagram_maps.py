@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from equitorch.layers.diagram_dense import Work
+from equitorch.layers.diagram_dense import Apply, Work
 from equitorch.layers.diagram_product import DiagramProduct
 from equitorch.layers.diagram_sides import Factor, Side, SymmetricEntries
 from equitorch.layers.diagram_storage import Entry
@@ -39,7 +39,8 @@ class DiagramSum(nn.Module):
     def __init__(self, inner: Side, outer: Side, normalization: str, depthwise: bool) -> None:
         super().__init__()
         self.inner, self.outer = inner, outer
-        self.scalings = tuple([scale_of(normalization, group.family) for group in inner.groups])
+        scalings = [scale_of(normalization, group.family) for group in inner.groups]
+        self.powers = tuple([{"sum": 0.0, "mean": -1.0, "sqrt": -0.5}[scaling] for scaling in scalings])
         self.joints = joints(inner, outer)
         group, below, above = inner.groups[0], orders(inner, 0), orders(outer, 0)
         self.plan = linear_plan(group.family, group.n, above, below, form_of(group))
@@ -69,7 +70,7 @@ class DiagramSum(nn.Module):
 
     def _scale(self, place: int, n: int, mask: Tensor | None, x: Tensor) -> float | Tensor:
         """The factor of each closed block of a group."""
-        power = {"sum": 0.0, "mean": -1.0, "sqrt": -0.5}[self.scalings[place]]
+        power = self.powers[place]
         if mask is None or not power or place != self.inner.free:
             return float(n) ** power
         return mask.sum(1).clamp(min=1).to(x.dtype) ** power
@@ -191,6 +192,30 @@ class DiagramMaps(nn.Module):
         return self.outer.lower(
             self.shifted(xs, self._joined(weights, bias), sizes, mask), sizes, self.symmetric
         )
+
+    def prepared(
+        self, weights: Sequence[Tensor], bias: Sequence[Tensor] | None, sizes: tuple[int, ...], channels: int
+    ) -> Apply:
+        """The same as a function of the feature alone, without history and as little to do as can be."""
+        shifted = self.shifted if bias is not None else None
+        whole = self.mixed if shifted is None else shifted
+        given = list(weights) if shifted is None or bias is None else self._joined(weights, bias)
+        if whole.product is not None:
+            return lambda x: self(x, weights, bias, sizes)
+        one = torch.nn.functional.pad(weights[0].new_ones(1, 1, 1), (0, channels - 1))
+        scale = float(sizes[0]) ** whole.powers[0]
+        plain = all(
+            factor == Factor(factor.order) for side in (self.inner, self.outer) for factor in side.factors
+        )
+
+        def apply(x: Tensor) -> Tensor:
+            xs = [x] if plain and len(self.inner.blocks) == 1 else self.inner.lift(x, sizes, self.symmetric)
+            if shifted is not None:
+                xs.append(one.expand(x.shape[0], 1, channels))
+            ys = diagram_linear(xs, given, whole.plan, sizes[0], scale=scale)
+            return ys[0] if plain and len(ys) == 1 else self.outer.lower(ys, sizes, self.symmetric)
+
+        return apply
 
     def _joined(self, weights: Sequence[Tensor], bias: Sequence[Tensor]) -> list[Tensor]:
         """The weights of input and bias as those of one input more, a number in the first channel."""

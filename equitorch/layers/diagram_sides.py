@@ -66,6 +66,11 @@ class Side(NamedTuple):
         places = [place for place, group in enumerate(self.groups) if group.family == "S"]
         return places[0] if len(places) == 1 else None
 
+    @property
+    def factors(self) -> list[Factor]:
+        """Those of all blocks."""
+        return [factor for block in self.blocks for factor in block]
+
     def without_duals(self) -> Side:
         """The same rows with the group's matrices in place of their inverse transposes."""
         blocks = [tuple([factor._replace(dual=False) for factor in block]) for block in self.blocks]

@@ -8,7 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equitorch.layers.diagram_dense import LARGEST, DenseCache, Home, Kept, best_time, prefers_matrix
+from equitorch.layers.diagram_dense import (
+    LARGEST,
+    Apply,
+    Home,
+    WeightCache,
+    best_time,
+    prefers_matrix,
+    product_with,
+)
 from equitorch.layers.diagram_maps import DiagramMaps
 from equitorch.layers.diagram_sides import Side
 from equitorch.layers.diagram_storage import Weights
@@ -111,7 +119,7 @@ class DiagramLinear(nn.Module):
         self.normalization, self.basis, self.backend = normalization, basis, backend
         self.register_buffer("zero", torch.zeros(()), persistent=False)  # dtype where there are no weights
         self._tuned: dict[Hashable, str] = {}
-        self._cache = DenseCache()
+        self._cache = WeightCache()
         inner, outer = Side.of(rep_in), Side.of(rep_out)
         if inner is not None and outer is not None:
             self.maps: DiagramMaps | TableMaps = DiagramMaps(inner, outer, normalization, basis, bias)
@@ -175,8 +183,14 @@ class DiagramLinear(nn.Module):
         sizes = self._check(x, mask)
         points = _flattened(x)
         backend = "fused" if mask is not None else self._backend_for(points, sizes)
+        parameters = self._own()
+        fixed = not (torch.is_grad_enabled() and any(p.requires_grad for p in parameters))
+        if not fixed or _is_traced(x, *parameters) or any(p.is_inference() for p in parameters):
+            fixed = False
         if backend == "dense":
-            return self._by_matrix(x, sizes)
+            y = self._by_matrix(points, sizes, fixed)
+        elif fixed and mask is None and backend == "fused" and self._is_simple:
+            y = self._by_kept_plan(points, sizes)
         else:
             flat = None if mask is None else _flattened(mask[..., None])[..., 0]
             y = self._by_plan(points, sizes, flat, backend)
@@ -270,27 +284,42 @@ class DiagramLinear(nn.Module):
         shift = self._shift(sizes)
         return y + (shift if mask is None else shift * self.maps.present(mask, sizes, y))
 
-    def _by_matrix(self, x: Tensor, sizes: tuple[int, ...]) -> Tensor:
-        parameters = self._own()
-        fixed = not (torch.is_grad_enabled() and any(p.requires_grad for p in parameters))
-        if not fixed or _is_traced(x, *parameters) or any(p.is_inference() for p in parameters):
-            return Kept(*self._flat_matrix(sizes), ()).apply(x)
-        entry = self._cache.get(sizes, self._homes(), lambda: self._flat_matrix(sizes))
+    def _by_matrix(self, x: Tensor, sizes: tuple[int, ...], fixed: bool) -> Tensor:
+        if not fixed:
+            return self._product(sizes)(x)
+        entry = self._cache.get((sizes, "dense"), self._homes(), lambda: self._product(sizes))
+        if not torch.is_grad_enabled() and x.ndim == 3:
+            self._cache.remember(self._like(x), entry)
+        return entry.apply(x)
+
+    def _by_kept_plan(self, x: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        entry = self._cache.get((sizes, "fused"), self._homes(), lambda: self._prepared(sizes))
         if not torch.is_grad_enabled():
             self._cache.remember(self._like(x), entry)
         return entry.apply(x)
+
+    def _prepared(self, sizes: tuple[int, ...]) -> Apply:
+        bias = None if self.bias is None else [weight.detach() for weight in self.bias.full()]
+        assert isinstance(self.maps, DiagramMaps)
+        weights = [weight.detach() for weight in self.weights.full()]
+        return self.maps.prepared(weights, bias, sizes, self.channels_in)
+
+    def _product(self, sizes: tuple[int, ...]) -> Apply:
+        """The function that multiplies with the matrix."""
+        matrix = self._matrix(sizes).permute(1, 2, 0, 3)
+        shift = None if self.bias is None else self._shift(sizes).flatten()
+        shape = (self.maps.rows(sizes)[1], self.channels_out)
+        return product_with(matrix.flatten(2).flatten(0, 1), shift, shape)
+
+    @property
+    def _is_simple(self) -> bool:
+        return isinstance(self.maps, DiagramMaps) and self.channels is None and not self._is_zero
 
     def _like(self, x: Tensor) -> Hashable:
         """What decides how features are treated, besides the weights."""
         rows, channels = x.shape[-2:]
         points = x.numel().bit_length()
-        return rows, channels, points, x.dtype, x.device, self.backend, torch.is_grad_enabled()
-
-    def _flat_matrix(self, sizes: tuple[int, ...]) -> tuple[Tensor, Tensor | None, tuple[int, int]]:
-        """The map from (rows, channels) to (rows, channels), both flattened, and its bias."""
-        matrix = self._matrix(sizes).permute(1, 2, 0, 3)
-        shift = None if self.bias is None else self._shift(sizes).flatten()
-        return matrix.flatten(2).flatten(0, 1), shift, (self.maps.rows(sizes)[1], self.channels_out)
+        return x.ndim, rows, channels, points, x.dtype, x.device, self.backend, torch.is_grad_enabled()
 
     def _matrix(self, sizes: tuple[int, ...]) -> Tensor:
         """(rows_out, rows_in, channels_in, channels_out)"""
@@ -346,7 +375,8 @@ class DiagramLinear(nn.Module):
 
     def _matrix_fits(self, x: Tensor) -> bool:
         rows = self.maps.rows(self._sizes_at(None))
-        return x.shape[1] * self.channels_in * rows[1] * self.channels_out <= LARGEST
+        entries = x.shape[1] * self.channels_in * rows[1] * self.channels_out
+        return max(entries, x.shape[1] ** 2) <= LARGEST
 
     def _sizes_at(self, n: int | None) -> tuple[int, ...]:
         if n is None:

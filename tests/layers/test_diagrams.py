@@ -514,14 +514,15 @@ def test_mixes_channels_apart_where_weights_are_too_many():
     assert many(torch.randn(1, 6**4, 16)).shape == (1, 6**4, 16)
 
 
-def test_keeps_its_matrix_until_a_weight_changes():
-    layer = made(power("O", 3, 2), power("O", 3, 2), backend="dense")
+@pytest.mark.parametrize("backend", ["dense", "fused"])
+def test_keeps_its_matrix_until_a_weight_changes(backend):
+    layer = made(power("O", 3, 2), power("O", 3, 2), backend=backend)
     x = features(layer, 4)
     with torch.no_grad():
         before = layer(x)
-        kept = layer._cache.entries[(3,)].matrix
+        kept = layer._cache.entries[(3,), backend]
         layer(x)
-        assert layer._cache.entries[(3,)].matrix is kept
+        assert layer._cache.entries[(3,), backend] is kept
         layer.weights["pairing_2"].mul_(2)
         torch.testing.assert_close(layer(x), by_matrix(layer, x))
         layer.bias["pairing_0"].add_(1)
