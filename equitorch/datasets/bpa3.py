@@ -23,9 +23,10 @@ _FILES = {
 def read_3bpa(root: str | Path, part: str = "train_300K") -> AtomDataset:
     """Read one part of the data set, energies in eV and forces in eV/Angstrom.
 
-    Under ``root``, or in a folder ``dataset_3BPA`` of it, are the published files ``train_300K.xyz``,
-    ``train_mixedT.xyz``, ``iso_atoms.xyz`` and, for parts that begin with test, ``test_300K.xyz``,
-    ``test_600K.xyz``, ``test_1200K.xyz`` and ``test_dih.xyz``. Published errors are those on the test files.
+    Under ``root``, or in a folder ``dataset_3BPA`` or ``3bpa`` of it, are the published files
+    ``train_300K.xyz``, ``train_mixedT.xyz``, ``iso_atoms.xyz`` and, for parts that begin with test,
+    ``test_300K.xyz``, ``test_600K.xyz``, ``test_1200K.xyz`` and ``test_dih.xyz``. Published errors are those
+    on the test files.
 
     The frames of ``train_mixedT.xyz`` are in the order of their temperature: "mixedT_300K", "mixedT_600K" and
     "mixedT_1200K" are its 167, 167 and 166. The first of these holds frames of ``train_300K.xyz`` too, which

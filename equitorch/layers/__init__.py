@@ -25,12 +25,12 @@ from equitorch.layers.extract import ExtractIr as ExtractIr
 from equitorch.layers.feed_forward import FeedForward as FeedForward
 from equitorch.layers.feed_forward import GridMLP as GridMLP
 from equitorch.layers.gate import Gate as Gate
-from equitorch.layers.gaunt import GauntSelfInteraction as GauntSelfInteraction
 from equitorch.layers.gaunt import GauntTensorProduct as GauntTensorProduct
 from equitorch.layers.gaunt_convolution import GauntConvolution as GauntConvolution
 from equitorch.layers.gaunt_convolution import GauntSO2Convolution as GauntSO2Convolution
 from equitorch.layers.gaunt_from_cg import from_cg_weights as from_cg_weights
 from equitorch.layers.gaunt_many_body import GauntManyBody as GauntManyBody
+from equitorch.layers.gaunt_self_interaction import GauntSelfInteraction as GauntSelfInteraction
 from equitorch.layers.gaunt_selfmix import GauntSelfmix as GauntSelfmix
 from equitorch.layers.identity import Identity as Identity
 from equitorch.layers.linear import Linear as Linear

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import functools
-import math
-
 import torch
 from torch import Tensor, nn
 
 from equitorch.layers.constant import Constant
-from equitorch.layers.linear import Linear
 from equitorch.layers.rows import expect_dtype
 from equitorch.ops.gaunt import gaunt_product, product_and_bracket
 from equitorch.reps import Irreps
-from equitorch.reps.gaunt import bracket_factor, gaunt_factor
+from equitorch.reps.gaunt import gradient_scales, path_powers
 
-PARITIES = ("even", "odd", "full")
+KINDS = {"even": ("even",), "odd": ("odd",), "full": ("even", "raw")}
+"""For each parity the kinds of ``path_factors`` that it sums."""
 
 
 class GauntTensorProduct(nn.Module):
@@ -81,7 +78,7 @@ class GauntTensorProduct(nn.Module):
         super().__init__()
         self.lmax1, self.lmax2, self.lmax_out = lmax1, lmax2, lmax_out
         self.channels, self.parity, self.rank, self.backend = channels, parity, rank, backend
-        if parity not in PARITIES:
+        if parity not in KINDS:
             raise ValueError(f"GauntTensorProduct expects parity of even, odd or full, got {parity!r}")
         least = {"lmax1": 0, "lmax2": 0, "lmax_out": 0, "channels": 0, "rank": 1}
         for name, low in least.items():
@@ -94,9 +91,10 @@ class GauntTensorProduct(nn.Module):
         self.weight2 = nn.Parameter(torch.empty(rank, *second))
         kinds = (2,) if parity == "full" else ()
         self.weight3 = nn.Parameter(torch.empty(rank, *kinds, *last))
-        scales = _gradient_scales(self.lmaxs) if parity == "odd" else (None, None)
-        self.scale1, self.scale2 = (None if s is None else Constant(s[:, None]) for s in scales)
-        sigma = torch.stack([path_powers(*self.lmaxs, kind).sum((0, 1)).sqrt() for kind in self._kinds])
+        self.scale1, self.scale2 = (
+            Constant(gradient_scales(lmax)[:, None]) if parity == "odd" else None for lmax in (lmax1, lmax2)
+        )
+        sigma = torch.stack([path_powers(*self.lmaxs, kind).sum((0, 1)).sqrt() for kind in KINDS[parity]])
         inverse = torch.where(sigma > 0, 1 / sigma, 0)
         if parity == "full":  # two products and two brackets, as far as there are any
             inverse = (inverse / (2 * (sigma > 0).sum(0).clamp(min=1).double()).sqrt()).repeat(1, 2)
@@ -114,17 +112,13 @@ class GauntTensorProduct(nn.Module):
         """Highest degrees of the operands and of the result."""
         return self.lmax1, self.lmax2, self.lmax_out
 
-    @property
-    def _kinds(self) -> tuple[str, ...]:
-        return {"even": ("even",), "odd": ("odd",), "full": ("even", "raw")}[self.parity]
-
     def reset_parameters(self) -> None:
         """Unit variance in, unit variance out, for every degree and channel alike."""
         with torch.no_grad():
             for weight in (self.weight1, self.weight2, self.weight3):
                 weight.fill_(1) if self.rank == 1 else weight.normal_()
             if self.rank > 1:
-                self.weight3.div_(_deviation(self.variance()))
+                self.weight3.div_(deviation(self.variance()))
 
     def variance(self, correlation: Tensor | None = None) -> Tensor:
         """Variance of the result over that of sigma, in the present state, for operands of unit variance.
@@ -135,9 +129,11 @@ class GauntTensorProduct(nn.Module):
         Returns:
             Shape of ``weight3`` without its first axis.
         """
-        one, two, three = (w.detach().to("cpu", torch.float64) for w in self._weights())
+        one, two, three = (
+            w.detach().to("cpu", torch.float64) for w in (self.weight1, self.weight2, self.weight3)
+        )
         found = []
-        for number, kind in enumerate(self._kinds):
+        for number, kind in enumerate(KINDS[self.parity]):
             powers = path_powers(*self.lmaxs, kind)
             share = powers / powers.sum((0, 1)).clamp(min=1e-300)
             pairs = _stacked(share, kind) if self.parity == "full" else share
@@ -150,9 +146,6 @@ class GauntTensorProduct(nn.Module):
                 square = square + sign * path * path.transpose(0, 1) * rho[:, None, None] * rho[:, None]
             found.append(torch.einsum("abk,abkc->kc", pairs, square))
         return torch.stack(found) if self.parity == "full" else found[0]
-
-    def _weights(self) -> tuple[Tensor, Tensor, Tensor]:
-        return self.weight1, self.weight2, self.weight3
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         self._check(x, y)
@@ -206,78 +199,6 @@ class GauntTensorProduct(nn.Module):
         )
 
 
-class GauntSelfInteraction(nn.Module):
-    r"""The product of a feature with a mixture of its channels, as functions on the sphere.
-
-    .. math:: z = \text{product}(x, A x) - \bar z_{0e}
-
-    with a :class:`Linear` map A, orthogonal at the start, and a :class:`GauntTensorProduct`. Weights of the
-    result and the shift of its invariants begin where, for independent rows x of unit variance, the result
-    has unit variance and no mean; both know how far A x is x itself. The bracket of a single channel with
-    itself is zero.
-
-    Args:
-        lmax: highest degree of the feature.
-        channels: of the feature and of the result.
-        lmax_out: highest degree of the result; lmax unless given.
-        parity: "even", "odd" or "full".
-        rank: number of products that are summed.
-        backend: as in :func:`equitorch.ops.gaunt.gaunt_product`.
-
-    Shape:
-        x: (..., (lmax + 1)^2, channels) -> (..., (lmax_out + 1)^2, channels); "full": twice as many rows
-
-    >>> GauntSelfInteraction(2, 16)(torch.randn(10, 9, 16)).shape
-    torch.Size([10, 9, 16])
-    """
-
-    def __init__(
-        self,
-        lmax: int,
-        channels: int,
-        *,
-        lmax_out: int | None = None,
-        parity: str = "even",
-        rank: int = 1,
-        backend: str = "auto",
-    ) -> None:
-        super().__init__()
-        top = lmax if lmax_out is None else lmax_out
-        self.product = GauntTensorProduct(lmax, lmax, top, channels, parity, rank, backend)
-        self.mixture = Linear(sphere_irreps(lmax, parity), channels, channels, bias=False)
-        self.shift = None if parity == "odd" else nn.Parameter(torch.empty(channels))
-        self.reset_parameters()
-
-    @torch.no_grad()
-    def reset_parameters(self) -> None:
-        """Unit variance and no mean, for unit variance in."""
-        self.product.reset_parameters()
-        degrees, channels = self.product.weight1.shape[1:]
-        matrices = self.mixture.weight.view(degrees, channels, channels)
-        correlation = matrices.new_empty(degrees, channels)
-        for matrix, own in zip(matrices, correlation, strict=True):
-            nn.init.orthogonal_(matrix, gain=channels**0.5)
-            own.copy_(matrix.diagonal() / channels**0.5)
-        variance = self.product.variance(correlation)
-        self.product.weight3.div_(_deviation(variance))
-        if self.shift is not None:
-            self.shift.copy_(-self._mean(correlation))
-
-    def _mean(self, correlation: Tensor) -> Tensor:
-        """Of the invariant row: the sum of (2 l + 1) / sqrt(4 pi) times the weights of degree l."""
-        product = self.product
-        last = (product.weight3 * product.scale3.value).reshape(product.rank, -1, product.channels)[:, 0]
-        sizes = torch.arange(1, 2 * product.lmax1 + 2, 2).repeat(2 if product.parity == "full" else 1)
-        one = sizes.to(last)[:, None] / (4 * math.pi) ** 0.5 * correlation
-        return torch.einsum("rac,rac,rc,ac->c", product.weight1, product.weight2, last, one)
-
-    def forward(self, x: Tensor) -> Tensor:
-        z: Tensor = self.product(x, self.mixture(x))
-        if self.shift is None:
-            return z
-        return torch.cat([z[..., :1, :] + self.shift, z[..., 1:, :]], dim=-2)
-
-
 def sphere_irreps(lmax: int, parity: str = "even") -> Irreps:
     """Irreps of a function on the sphere, or with parity "full" of a natural and a pseudo one.
 
@@ -286,48 +207,6 @@ def sphere_irreps(lmax: int, parity: str = "even") -> Irreps:
     """
     signs = (1, -1) if parity == "full" else (1,)
     return Irreps([(1, (l, sign * (-1) ** l)) for sign in signs for l in range(lmax + 1)])
-
-
-@functools.lru_cache(maxsize=64)
-def path_powers(lmax1: int, lmax2: int, lmax_out: int, kind: str) -> Tensor:
-    r"""What each triple of degrees adds to the variance of a row: :math:`f^2 / (2 l_3 + 1)`.
-
-    Args:
-        lmax1: highest degree of the first operand.
-        lmax2: highest degree of the second operand.
-        lmax_out: highest degree of the result.
-        kind: "even": f = k; "raw": f = h; "odd": f = h / sqrt(l1 (l1 + 1) l2 (l2 + 1)).
-
-    Shape:
-        -> (lmax1 + 1, lmax2 + 1, lmax_out + 1), float64
-
-    >>> path_powers(2, 2, 2, "even").sum((0, 1)).numpy().round(3).tolist()  # unit-normal operands
-    [0.716, 0.477, 0.368]
-    """
-    return path_factors(lmax1, lmax2, lmax_out, kind).square() / (
-        2 * torch.arange(lmax_out + 1, dtype=torch.float64, device="cpu") + 1
-    )
-
-
-@functools.lru_cache(maxsize=64)
-def path_factors(lmax1: int, lmax2: int, lmax_out: int, kind: str) -> Tensor:
-    """The factor f of each triple of degrees, as in :func:`path_powers`."""
-    found = torch.zeros(lmax1 + 1, lmax2 + 1, lmax_out + 1, dtype=torch.float64, device="cpu")
-    factor = gaunt_factor if kind == "even" else bracket_factor
-    for a in range(lmax1 + 1):
-        for b in range(lmax2 + 1):
-            for c in range(abs(a - b) + (kind != "even"), min(a + b, lmax_out) + 1, 2):
-                found[a, b, c] = factor(a, b, c)
-    if kind == "odd":
-        scale1, scale2 = _gradient_scales((lmax1, lmax2, lmax_out))
-        found *= scale1[:, None, None] * scale2[:, None]
-    return found
-
-
-def _gradient_scales(lmaxs: tuple[int, int, int]) -> tuple[Tensor, Tensor]:
-    """One over the length of the gradient of a harmonic; a constant has none."""
-    l1, l2 = (torch.arange(lmax + 1, dtype=torch.float64, device="cpu") for lmax in lmaxs[:2])
-    return (l1 * (l1 + 1)).clamp(min=1).rsqrt(), (l2 * (l2 + 1)).clamp(min=1).rsqrt()
 
 
 def _stacked(share: Tensor, kind: str) -> Tensor:
@@ -340,7 +219,7 @@ def _stacked(share: Tensor, kind: str) -> Tensor:
     return full.reshape(2 * a, 2 * b, 2 * c)
 
 
-def _deviation(variance: Tensor) -> Tensor:
+def deviation(variance: Tensor) -> Tensor:
     """The root, and one where there is nothing."""
     return torch.where(variance > 0, variance, 1).sqrt()
 

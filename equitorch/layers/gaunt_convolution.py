@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from equitorch.layers.constant import Constant
-from equitorch.layers.gaunt import PARITIES, path_powers
+from equitorch.layers.gaunt import KINDS
 from equitorch.layers.rows import expect_dtype
 from equitorch.ops.edges import EdgePlan
 from equitorch.ops.pieces import by_pieces
 from equitorch.ops.rotate import EdgeRotation, rotate_in, rotate_out
 from equitorch.ops.so2 import Layout, so2_linear
 from equitorch.ops.so2.reference import COMPLEX, ONCE, TWICE
+from equitorch.reps.gaunt import gradient_scales, path_powers
 from equitorch.reps.order import order_rows, order_sizes
 from equitorch.reps.product_grid import polar_part
 from equitorch.reps.sphere import SphereGrid
@@ -99,7 +100,7 @@ class GauntConvolution(nn.Module):
         super().__init__()
         self.lmax, self.lmax_filter, self.channels, self.parity = lmax, lmax_filter, channels, parity
         self.mmax = lmax if mmax is None else mmax
-        if parity not in PARITIES:
+        if parity not in KINDS:
             raise ValueError(f"GauntConvolution expects parity of even, odd or full, got {parity!r}")
         if min(lmax, lmax_filter, channels) < 0 or not 0 <= self.mmax <= lmax:
             raise ValueError(
@@ -108,15 +109,13 @@ class GauntConvolution(nn.Module):
             )
         table = Latitudes.exact(lmax, lmax_filter, self.mmax)
         self.polar = nn.ModuleList(Constant(p) for p in table.polar)
-        degrees = torch.arange(lmax_filter + 1, dtype=torch.float64, device="cpu")
-        scale = (degrees * (degrees + 1)).clamp(min=1).rsqrt() if parity == "odd" else 1.0
+        unit = parity == "odd"  # gradients of unit length
         self.filter = Constant(table.filter * table.weight[:, None])
-        self.slope = Constant(table.slope * table.weight[:, None] * scale)
-        kinds = {"even": ("even",), "odd": ("odd",), "full": ("even", "raw")}[parity]
-        self.scale = Constant(_scales(lmax, lmax_filter, kinds)[:, :, None])
-        own = torch.arange(lmax + 1, dtype=torch.float64, device="cpu")
-        scale = (own * (own + 1)).clamp(min=1).rsqrt() if parity == "odd" else torch.ones_like(own)
-        self.scale_in = Constant(scale[:, None])
+        self.slope = Constant(
+            table.slope * table.weight[:, None] * (gradient_scales(lmax_filter) if unit else 1)
+        )
+        self.scale_in = Constant(gradient_scales(lmax)[:, None]) if unit else None
+        self.scale = Constant(_scales(lmax, lmax_filter, KINDS[parity])[:, :, None])
         degree = torch.tensor([l for l, _ in order_rows(lmax, self.mmax)])
         self.register_buffer("degree", degree, persistent=False)
 
@@ -146,7 +145,7 @@ class GauntConvolution(nn.Module):
         scale = self.scale.value[:, self.degree]
         if self.parity == "even":
             return self._product(y, g) * scale[0]
-        if self.parity == "odd":
+        if self.scale_in is not None:
             return self._bracket(y * self.scale_in.value[self.degree], g) * scale[0]
         natural, pseudo = y.chunk(2, dim=2)
         swapped = torch.cat([pseudo, natural], dim=2)

@@ -7,9 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equitorch.layers.gaunt import GauntTensorProduct, path_factors
+from equitorch.layers.gaunt import GauntTensorProduct
 from equitorch.reps import Irreps, wigner_3j
 from equitorch.reps.convention import from_e3nn, to_e3nn
+from equitorch.reps.gaunt import path_factors
 
 _RESTARTS, _SWEEPS, _CHECK, _RIDGE = 8, 600, 25, 1e-9
 
@@ -87,7 +88,7 @@ def _read_irreps(slots: list[Irreps], tp: Any) -> tuple[tuple[int, int, int], li
             )
         signs.append(sign)
         widths.append(muls.pop())
-    modes = {_mode(path) for path in tp.instructions}
+    modes = {str(path.connection_mode) for path in tp.instructions}
     single = modes <= {"uvu"} and widths[1] == 1 and widths[0] == widths[2]
     if not (single or (modes <= {"uuu"} and len(set(widths)) == 1)):
         raise NotImplementedError(
@@ -96,13 +97,6 @@ def _read_irreps(slots: list[Irreps], tp: Any) -> tuple[tuple[int, int, int], li
         )
     first, second, last = (len(irreps) - 1 for irreps in slots)
     return (first, second, last), signs, widths[0]
-
-
-def _mode(path: Any) -> str:
-    for name in ("mode", "connection_mode"):
-        if hasattr(path, name):
-            return str(getattr(path, name))
-    return str(path[3])
 
 
 @torch.no_grad()
@@ -164,7 +158,7 @@ def _fit(target: Tensor, importance: Tensor, rank: int, tol: float) -> tuple[lis
             if worst < tol / 30 or (worst > 10 * tol and before - worst < 1e-3 * worst):
                 break
     best = errors.view(_RESTARTS, channels).argmin(0) * channels + torch.arange(channels)
-    return [part[best].permute(2, 1, 0) for part in parts], float(errors[best].max()) if channels else 0.0
+    return [part[best].permute(2, 1, 0) for part in parts], float(errors[best].max())
 
 
 def _solved(slot: int, parts: list[Tensor], wanted: Tensor, importance: Tensor) -> Tensor:

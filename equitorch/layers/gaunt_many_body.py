@@ -119,7 +119,8 @@ class GauntManyBody(nn.Module):
             full = torch.einsum("srnc,rlc->snlc", weight, by_degree)
             return sphere_polynomial(x, full, index, self.lmax_out)
         out = sphere_polynomial(x, weight[:, 0, :, None], index, self.lmax_out)
-        return out * by_degree[0].repeat_interleave(_sizes(self.lmax_out, x.device), dim=0)
+        sizes = torch.arange(1, 2 * self.lmax_out + 2, 2, device=x.device)
+        return out * by_degree[0].repeat_interleave(sizes, dim=0)
 
     def __repr__(self) -> str:
         rank = "" if self.rank is None else f", rank={self.rank}"
@@ -172,7 +173,3 @@ def _separated(moments: Tensor) -> tuple[Tensor, Tensor]:
     by_order = by_order.exp()
     by_degree = (moments * by_order[:, None] ** 2).mean(0)
     return by_order, _inverse_root(by_degree)
-
-
-def _sizes(lmax: int, device: torch.device) -> Tensor:
-    return torch.arange(1, 2 * lmax + 2, 2, device=device)

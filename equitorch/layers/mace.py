@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from equitorch.layers.convolution import EquivariantConvolution
+from equitorch.layers.gaunt_many_body import GauntManyBody
 from equitorch.layers.linear import Linear
 from equitorch.layers.nequip import NoEnvelope, SmoothBessel, scalar_network
 from equitorch.layers.radial import RadialFunction
@@ -113,8 +114,5 @@ def many_body_product(
         irreps, irreps_out = Irreps.spherical_harmonics(lmax_in), Irreps.spherical_harmonics(lmax_out)
         return SymmetricContraction(irreps, irreps_out, channels, correlation=correlation, species=species)
     if product == "gaunt":
-        from equitorch.layers.gaunt_many_body import GauntManyBody
-
-        made: nn.Module = GauntManyBody(lmax_in, lmax_out, channels, correlation=correlation, species=species)
-        return made
+        return GauntManyBody(lmax_in, lmax_out, channels, correlation=correlation, species=species)
     raise ValueError(f"many_body_product expects one of {', '.join(PRODUCTS)}, got {product!r}")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -39,12 +41,8 @@ def element_numbers(model: str, elements: Sequence[int | str]) -> list[int]:
     [1, 8]
     """
     given = [elements] if isinstance(elements, str) else list(elements)
-    numbers: list[int | str] = list(given)
-    if any(isinstance(z, str) for z in given):
-        from ase.data import atomic_numbers
-
-        numbers = [atomic_numbers.get(z, z) if isinstance(z, str) else z for z in given]
-    whole = all(isinstance(z, int) and not isinstance(z, bool) and z >= 0 for z in numbers)
+    numbers: list[Any] = [_number(z) if isinstance(z, str) else z for z in given]
+    whole = all(not isinstance(z, bool) and isinstance(z, Integral) and int(z) >= 0 for z in numbers)
     if not whole or not numbers or len(set(numbers)) < len(numbers):
         raise ValueError(
             f"{model} expects elements to be distinct atomic numbers or chemical symbols, got {given}"
@@ -106,20 +104,17 @@ def known_species(
     numbers = sorted({_number(z) if isinstance(z, str) else int(z) for z in species})
     if not numbers or numbers[0] < 0:
         raise ValueError(
-            f"Potential expects species as atomic numbers such as [1, 6, 8], got {list(species)}"
+            "Potential expects species as atomic numbers such as [1, 6, 8], or chemical symbols such as "
+            f"['H', 'C', 'O'], got {list(species)}"
         )
     return tuple(numbers)
 
 
 def _number(symbol: str) -> int:
+    """The atomic number, -1 if there is none."""
     from ase.data import atomic_numbers
 
-    if symbol not in atomic_numbers:
-        raise ValueError(
-            "Potential expects species as atomic numbers such as [1, 6, 8], or chemical symbols such as "
-            f"['H', 'C', 'O'], got {symbol!r}"
-        )
-    return int(atomic_numbers[symbol])
+    return int(atomic_numbers.get(symbol, -1))
 
 
 def table_by_number(name: str, value: PerElement, species: Sequence[int]) -> Tensor:

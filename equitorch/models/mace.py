@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +12,7 @@ from equitorch.layers.mace import PRODUCTS, ManyBodyConvolution
 from equitorch.layers.nequip import SmoothBessel, scalar_network
 from equitorch.layers.readout import pool
 from equitorch.models.elements import element_numbers, expect_elements
+from equitorch.models.nequip import check_numbers
 from equitorch.ops.edges import EdgePlan
 from equitorch.ops.harmonics import spherical_harmonics
 from equitorch.reps import Irreps
@@ -96,7 +95,9 @@ class MACE(nn.Module):
         super().__init__()
         hidden, elements = list(hidden), None if elements is None else element_numbers("MACE", elements)
         self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        _check(self.options)
+        check_numbers("MACE", self.options, _LEAST)
+        if product not in PRODUCTS:
+            raise ValueError(f"MACE expects product to be cg or gaunt, got {product!r}")
         self.cutoff, self.max_ell, self.irreps_out = float(cutoff), max_ell, Irreps("0e")
         self.embedding = ElementEmbedding(channels, species=elements, max_atomic_number=max_z - 1)
         basis = SmoothBessel(radial, cutoff, p=power)
@@ -158,23 +159,3 @@ class MACE(nn.Module):
         """Which row of the tables is whose."""
         expect_elements("MACE", atomic_numbers, self.options["max_z"], self.embedding.species)
         return self.embedding.species_index(atomic_numbers)
-
-
-def _check(options: dict[str, object]) -> None:
-    """Refuse options with which the model cannot be built."""
-    for name, least in _LEAST.items():
-        value = options[name]
-        if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
-            raise ValueError(f"MACE expects {name} to be a whole number >= {least}, got {value!r}")
-    hidden = options["hidden"]
-    assert isinstance(hidden, list), "the constructor makes it a list"
-    if any(isinstance(n, bool) or not isinstance(n, Integral) or int(n) < 1 for n in hidden):
-        raise ValueError(f"MACE expects hidden to be whole numbers >= 1, got {hidden!r}")
-    for name, unit in (("cutoff", "a distance > 0 in Å"), ("average_neighbors", "a number > 0, or None")):
-        number = options[name]
-        if number is None and name == "average_neighbors":
-            continue
-        if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
-            raise ValueError(f"MACE expects {name} to be {unit}, got {number!r}")
-    if options["product"] not in PRODUCTS:
-        raise ValueError(f"MACE expects product to be cg or gaunt, got {options['product']!r}")

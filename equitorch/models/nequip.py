@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +98,8 @@ class NequIP(nn.Module):
         outputs = [outputs] if isinstance(outputs, str) else list(outputs)
         hidden = list(hidden)
         self.options = {k: v for k, v in locals().items() if k not in ("self", "__class__")}
-        _check(self.options)
+        check_numbers("NequIP", self.options, _LEAST)
+        _check_outputs(outputs)
         features = reachable_irreps(layers, lmax, parity=parity, outputs=outputs)
         self.cutoff, self.lmax, self.irreps_out = float(cutoff), lmax, features[-1]
         self.embedding = ElementEmbedding(channels, max_atomic_number=max_z - 1)
@@ -210,24 +212,36 @@ def _remedy(missing: Irrep, lmax: int) -> str:
     return "set parity to true, and layers to 2 or more"
 
 
-def _check(options: dict[str, object]) -> None:
-    """Refuse options with which the model cannot be built."""
-    for name, least in _LEAST.items():
+def check_numbers(model: str, options: Mapping[str, Any], least: Mapping[str, int]) -> None:
+    """Refuse sizes and distances with which models of messages along edges cannot be built.
+
+    Args:
+        model: its name.
+        options: its constructor's keywords.
+        least: what each whole number among them must be at least.
+
+    Raises:
+        ValueError: naming the model, the option, what it may be and what it is.
+
+    >>> options = {"layers": 2, "hidden": [64], "cutoff": 5.0, "average_neighbors": None}
+    >>> check_numbers("NequIP", options, {"layers": 1})
+    """
+    for name, low in least.items():
         value = options[name]
-        if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
-            raise ValueError(f"NequIP expects {name} to be a whole number >= {least}, got {value!r}")
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
+            raise ValueError(f"{model} expects {name} to be a whole number >= {low}, got {value!r}")
     hidden = options["hidden"]
-    assert isinstance(hidden, list), "the constructor makes it a list"
-    if any(isinstance(n, bool) or not isinstance(n, Integral) or int(n) < 1 for n in hidden):
-        raise ValueError(f"NequIP expects hidden to be whole numbers >= 1, got {hidden!r}")
+    if any(isinstance(n, bool) or not isinstance(n, Integral) or n < 1 for n in hidden):
+        raise ValueError(f"{model} expects hidden to be whole numbers >= 1, got {hidden!r}")
     for name, unit in (("cutoff", "a distance > 0 in Å"), ("average_neighbors", "a number > 0, or None")):
         number = options[name]
         if number is None and name == "average_neighbors":
             continue
         if isinstance(number, bool) or not isinstance(number, int | float) or not 0 < number < math.inf:
-            raise ValueError(f"NequIP expects {name} to be {unit}, got {number!r}")
-    outputs = options["outputs"]
-    assert isinstance(outputs, list), "the constructor makes it a list"
+            raise ValueError(f"{model} expects {name} to be {unit}, got {number!r}")
+
+
+def _check_outputs(outputs: Sequence[str]) -> None:
     if not outputs or any(name not in _IRREPS for name in outputs):
         raise ValueError(
             f"NequIP expects outputs from {', '.join(_IRREPS)}, got {', '.join(map(str, outputs)) or 'none'}"

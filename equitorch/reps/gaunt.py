@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from equitorch.reps.angular_momentum import real_3j
 from equitorch.reps.coupling import Coupling
@@ -83,6 +85,61 @@ def gaunt_coupling(lmax1: int, lmax2: int, lmax_out: int, parity: str = "even") 
     dims = ((lmax1 + 1) ** 2, (lmax2 + 1) ** 2, (lmax_out + 1) ** 2)
     joined = [torch.tensor(np.concatenate(part, axis=-1), device="cpu") for part in (index, value)]
     return Coupling(dims, *joined)
+
+
+@functools.lru_cache(maxsize=64)
+def path_factors(lmax1: int, lmax2: int, lmax_out: int, kind: str) -> Tensor:
+    r"""What stands before ``wigner_3j`` for each triple of degrees in a product of functions.
+
+    Args:
+        lmax1: highest degree of the first function.
+        lmax2: highest degree of the second function.
+        lmax_out: highest degree of the result.
+        kind: "even" for k of ``gaunt_factor``; "raw" for h of ``bracket_factor``; "odd" for
+            h / sqrt(l1 (l1 + 1) l2 (l2 + 1)), of gradients of unit length.
+
+    Shape:
+        -> (lmax1 + 1, lmax2 + 1, lmax_out + 1), float64
+
+    >>> path_factors(1, 1, 1, "even")[1, 1].numpy().round(4).tolist()
+    [0.4886, 0.0]
+    """
+    found = torch.zeros(lmax1 + 1, lmax2 + 1, lmax_out + 1, dtype=torch.float64, device="cpu")
+    factor = gaunt_factor if kind == "even" else bracket_factor
+    for a in range(lmax1 + 1):
+        for b in range(lmax2 + 1):
+            for c in range(abs(a - b) + (kind != "even"), min(a + b, lmax_out) + 1, 2):
+                found[a, b, c] = factor(a, b, c)
+    if kind == "odd":
+        found *= gradient_scales(lmax1)[:, None, None] * gradient_scales(lmax2)[:, None]
+    return found
+
+
+@functools.lru_cache(maxsize=64)
+def path_powers(lmax1: int, lmax2: int, lmax_out: int, kind: str) -> Tensor:
+    r"""What each triple adds to the variance of a row: :math:`f^2 / (2 l_3 + 1)`, f of ``path_factors``.
+
+    Shape:
+        -> (lmax1 + 1, lmax2 + 1, lmax_out + 1), float64
+
+    >>> path_powers(2, 2, 2, "even").sum((0, 1)).numpy().round(3).tolist()  # unit-normal operands
+    [0.716, 0.477, 0.368]
+    """
+    sizes = 2 * torch.arange(lmax_out + 1, dtype=torch.float64, device="cpu") + 1
+    return path_factors(lmax1, lmax2, lmax_out, kind).square() / sizes
+
+
+def gradient_scales(lmax: int) -> Tensor:
+    """One over the length of the gradient of a harmonic, 1 / sqrt(l (l + 1)); one for a constant.
+
+    Shape:
+        -> (lmax + 1,), float64
+
+    >>> gradient_scales(2).square().reciprocal().round().tolist()
+    [1.0, 2.0, 6.0]
+    """
+    l = torch.arange(lmax + 1, dtype=torch.float64, device="cpu")
+    return (l * (l + 1)).clamp(min=1).rsqrt()
 
 
 def _density(l1: int, l2: int, l3: int) -> float:

@@ -7,6 +7,7 @@ from equitorch.models import elements
 from equitorch.models.equiformer_v2 import EquiformerV2
 from equitorch.models.escn import ESCN
 from equitorch.models.esen import ESEN
+from equitorch.models.mace import MACE
 from equitorch.models.nequip import NequIP
 from equitorch.models.potential import Potential
 from equitorch.models.tensornet import TensorNet
@@ -15,6 +16,7 @@ from tests.models.toy import Toy
 
 MODELS = [
     (NequIP, {"channels": 2, "layers": 1}),
+    (MACE, {"channels": 2, "layers": 1, "max_ell": 1}),
     (TensorNet, {"channels": 2, "layers": 1}),
     (TensorNet2, {"channels": 2, "layers": 1}),
     (EquiformerV2, {"channels": 4, "layers": 1, "lmax": 1, "mmax": 1}),
@@ -39,5 +41,5 @@ def test_models_refuse_elements_without_a_row(model, options):
 def test_potential_takes_chemical_symbols():
     assert Potential(Toy(), species=["H", "C"]).species == (1, 6)
     assert elements.known_species(["O", 1], (), Toy()) == (1, 8)
-    with pytest.raises(ValueError, match=r"as atomic numbers .* or chemical symbols .*, got 'Hx'"):
+    with pytest.raises(ValueError, match=r"as atomic numbers .* or chemical symbols .*, got \['H', 'Hx'\]"):
         Potential(Toy(), species=["H", "Hx"])

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equitorch.reps import wigner_3j
-from equitorch.reps.gaunt import bracket_factor, gaunt_coupling, gaunt_factor
+from equitorch.reps.gaunt import bracket_factor, gaunt_coupling, gaunt_factor, path_powers
 from equitorch.reps.sphere import harmonics_at
 
 LMAX = 6
@@ -108,6 +108,16 @@ def test_numbers_of_paths(lmax, even, odd):
     ]
     for factors in ([gaunt_factor(*ls) for ls in triples if gaunt_factor(*ls)], scaled):
         assert 0.2 < min(factors) < max(factors) < 1.31
+
+
+def test_knows_the_published_deviations():
+    for lmax, even, odd in (
+        (2, [0.716, 0.477, 0.368], [0, 0.186, 0.239]),
+        (4, [1.989, 1.592, 1.399, 1.109, 0.909], [0, 0.268, 0.517, 0.691, 0.655]),
+    ):
+        for kind, expected in (("even", even), ("odd", odd)):
+            found = path_powers(lmax, lmax, lmax, kind).sum((0, 1))
+            torch.testing.assert_close(found, torch.tensor(expected).double(), rtol=0, atol=6e-4)
 
 
 @given(st.permutations([0, 1, 2]))

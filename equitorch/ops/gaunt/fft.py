@@ -5,7 +5,6 @@ Kept as a cross-check of the paper; it visits the sphere twice, and is nowhere t
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 
 from equitorch.ops.gaunt.form import Form
+from equitorch.ops.gaunt.program import made_once
 from equitorch.reps.product_grid import polar_part
 
 
@@ -117,11 +117,4 @@ def _unpaired(pairs: Tensor) -> Tensor:
     return torch.where((m < 0)[:, None], -held[..., 1], held[..., 0])
 
 
-@functools.lru_cache(maxsize=64)
-def _transform(form: Form, dtype: torch.dtype, device: torch.device) -> FourierTransform:
-    return FourierTransform(form, torch.empty(0, dtype=dtype, device=device))
-
-
-def transform(form: Form, like: Tensor) -> FourierTransform:
-    """The tables of a form, made once for each dtype and device."""
-    return _transform(form, like.dtype, like.device)
+transform = made_once(FourierTransform)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from equitorch.ops.gaunt.form import Form
+from equitorch.ops.gaunt.program import made_once
 from equitorch.reps.product_grid import product_grid, table
 
 
@@ -51,11 +51,4 @@ class MatrixTransform:
         return out
 
 
-@functools.lru_cache(maxsize=64)
-def _transform(form: Form, dtype: torch.dtype, device: torch.device) -> MatrixTransform:
-    return MatrixTransform(form, torch.empty(0, dtype=dtype, device=device))
-
-
-def transform(form: Form, like: Tensor) -> MatrixTransform:
-    """The tables of a form, made once for each dtype and device."""
-    return _transform(form, like.dtype, like.device)
+transform = made_once(MatrixTransform)

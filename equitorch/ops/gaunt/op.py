@@ -49,8 +49,8 @@ def gaunt_product(
         backend: "auto" for the fastest, "dense" for the contraction with coefficients, "grid" for values
             on a grid, "separable" for latitudes and longitudes one after the other, "fft" for the paper's
             way over Fourier series.
-        precision: of the matrix products on CUDA: "ieee", "tf32x3" (as exact, on tensor cores), "tf32"
-            or "bf16".
+        precision: of the fused kernel, which "auto" takes on CUDA up to degree 8: "ieee", "tf32x3" (as
+            exact, on tensor cores), "tf32" or "bf16". Elsewhere it makes no difference.
 
     Shape:
         x: (..., (lmax1 + 1)^2, channels), y: (..., (lmax2 + 1)^2, channels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -11,9 +11,7 @@ from torch import Tensor
 
 from equitorch.ops.gaunt.form import Form, Program
 
-_KEPT = (
-    6 << 20
-)  # bytes of grid values up to which all columns go at once, and values are kept for derivatives
+_KEPT = 6 << 20  # bytes of grid values up to which columns go at once, and derivatives find them kept
 _CACHE = 3 << 20  # bytes of a piece otherwise: what the core's own cache and few calls leave
 _NARROW = 16  # channels below which points come last, so that matrix products are wide enough
 
@@ -34,6 +32,16 @@ class Transform(Protocol):
 
     def rows(self, slot: int, values: Values) -> Tensor:
         """Integrals of the components of a slot against their harmonics."""
+
+
+def made_once(make: Callable[[Form, Tensor], Transform]) -> Callable[[Form, Tensor], Transform]:
+    """The tables of a form, made once for each dtype and device of a tensor like those to be transformed."""
+
+    @functools.lru_cache(maxsize=64)
+    def made(form: Form, dtype: torch.dtype, device: torch.device) -> Transform:
+        return make(form, torch.empty(0, dtype=dtype, device=device))
+
+    return lambda form, like: made(form, like.dtype, like.device)
 
 
 class Factor(NamedTuple):

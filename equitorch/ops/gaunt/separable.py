@@ -6,7 +6,6 @@ Values are ``(longitudes, latitudes, *columns)``.
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from equitorch.ops.gaunt.form import Form
+from equitorch.ops.gaunt.program import made_once
 from equitorch.reps.product_grid import polar_part, product_grid, wave_part
 
 _GROUPS = 2  # into which orders are put, so that few rows are padding
@@ -138,11 +138,4 @@ def padded(lmax: int) -> tuple[list[tuple[int, int, int]], Tensor]:
     return groups, torch.tensor(rows, dtype=torch.int64, device="cpu")
 
 
-@functools.lru_cache(maxsize=64)
-def _transform(form: Form, dtype: torch.dtype, device: torch.device) -> SeparableTransform:
-    return SeparableTransform(form, torch.empty(0, dtype=dtype, device=device))
-
-
-def transform(form: Form, like: Tensor) -> SeparableTransform:
-    """The tables of a form, made once for each dtype and device."""
-    return _transform(form, like.dtype, like.device)
+transform = made_once(SeparableTransform)

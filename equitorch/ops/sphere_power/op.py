@@ -56,6 +56,8 @@ def sphere_polynomial(x: Tensor, weight: Tensor, index: Tensor, lmax_out: int) -
 
 def _sizes(x: Tensor, weight: Tensor, index: Tensor, lmax_out: int) -> Sizes:
     lmax_in = math.isqrt(x.shape[1]) - 1 if x.ndim == 3 else -1
+    if lmax_out < 0:
+        raise ValueError(f"sphere_polynomial expects lmax_out >= 0, got {lmax_out}")
     fits = x.ndim == 3 and x.shape[1] == (lmax_in + 1) ** 2 and index.shape == x.shape[:1]
     if not fits or lmax_in < 0 or weight.ndim != 4 or weight.shape[2] not in (1, lmax_out + 1):
         raise ValueError(
@@ -95,7 +97,8 @@ def _derivative(
 ) -> Tensor:
     """Cotangent of operand k of a form, if ``grad`` is that of its value."""
     fields = list(operands[:count])
-    z, weight = _rest(opened, operands[count:], grad)
+    z, weight = _slots(opened, operands[count:])
+    z, weight = grad if opened == RESULT else z, grad if opened == WEIGHT else weight
     more = [*fields, grad] if opened == FIELD else fields
     if k == 0:
         return _form(FIELD, more, z, weight, index, sizes)
@@ -108,11 +111,11 @@ def _derivative(
     return _form(RESULT, more, None, weight, index, sizes)
 
 
-def _rest(opened: int, operands: Sequence[Tensor], grad: Tensor) -> tuple[Tensor, Tensor]:
-    """What is in the slots of z and the weights, with the cotangent in the place of what was open."""
-    if opened == RESULT:
-        return grad, operands[0]
-    return (operands[0], grad) if opened == WEIGHT else (operands[0], operands[1])
+def _slots(opened: int, rest: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None]:
+    """What is in the slots of z and the weights, None in the open one."""
+    if opened == FIELD:
+        return rest[0], rest[1]
+    return (None, rest[0]) if opened == RESULT else (rest[0], None)
 
 
 class _Gradient(torch.autograd.Function):
@@ -161,12 +164,6 @@ def _dispatched(
 ) -> Tensor:
     z, weight = _slots(opened, rest)
     return grid.run([opened], fields, z, weight, index, Sizes(*sizes))[0]
-
-
-def _slots(opened: int, rest: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None]:
-    if opened == FIELD:
-        return rest[0], rest[1]
-    return (None, rest[0]) if opened == RESULT else (rest[0], None)
 
 
 def _fake(fields: list[Tensor], rest: list[Tensor], index: Tensor, opened: int, sizes: list[int]) -> Tensor:
