@@ -11,6 +11,7 @@ TABLES = {  # module: the peer that must be installed
     "convolution": "e3nn",
     "contraction": "torch",
     "gaunt": "e3nn",
+    "diagrams": "torch",
     "so2": "e3nn",
     "equiformer_v2": "torch",
     "models": "torchmdnet",

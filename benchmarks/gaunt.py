@@ -14,7 +14,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.ops import agree, milliseconds
+from benchmarks.ops import agree, in_turns, milliseconds
 from equitorch.layers import GauntTensorProduct
 from equitorch.ops import gaunt_product
 from equitorch.reps import Irreps, to_e3nn
@@ -66,15 +66,6 @@ def e3nn_job(lmax: int, x: Tensor, y: Tensor, z: Tensor) -> Callable[[], list[Te
 
 def ours(lmax: int, backend: str) -> Callable[[Tensor, Tensor], Tensor]:
     return lambda x, y: gaunt_product(x, y, lmax, backend=backend)
-
-
-def in_turns(calls: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
-    """The least milliseconds of each, all of them measured in the same noise."""
-    times = dict.fromkeys(calls, float("inf"))
-    for _ in range(rounds):
-        for name, call in calls.items():
-            times[name] = min(times[name], milliseconds(call, 3))
-    return times
 
 
 def backends() -> None:

@@ -80,6 +80,15 @@ def milliseconds(call: Callable[[], object], repeats: int = 7) -> float:
     return 1e3 * min(times[1:])
 
 
+def in_turns(calls: dict[str, Callable[[], object]], rounds: int = 7) -> dict[str, float]:
+    """The least milliseconds of each, all of them measured in the same noise."""
+    times = dict.fromkeys(calls, float("inf"))
+    for _ in range(rounds):
+        for name, call in calls.items():
+            times[name] = min(times[name], milliseconds(call, 3))
+    return times
+
+
 def agree(name: str, ours: Tensor | list[Tensor], theirs: Tensor | list[Tensor]) -> None:
     """Within float32's round-off, relative to the largest entry."""
     pairs = [(ours, theirs)] if isinstance(ours, Tensor) else zip(ours, theirs, strict=True)
