@@ -2,8 +2,8 @@
 
 Both have 16 points with 6 neighbours each, and any two points have 2 neighbours in common: message passing, a
 network of order 2, and even one with matrix products (as strong as 2-FWL) find the same numbers in both.
-The neighbours of a point form a hexagon or two triangles, which order 2 with products can tell when it sees one
-neighbourhood at a time; and only the rook's graph has 4-cliques, which order 4 can count.
+The neighbours of a point form a hexagon or two triangles, which order 2 with products can tell when it sees
+one neighbourhood at a time; and only the rook's graph has 4-cliques, which order 4 can count.
 
 ``python examples/06_graphs_beyond_1wl.py [--steps 40]``
 """

@@ -1,8 +1,8 @@
 """Learn how heat spreads over the Petersen graph from four measurements, by the symmetry of the graph.
 
-The linear maps that commute with its 120 symmetries have three weights, one for each orbit of pairs of points:
-equal, joined, not joined. A map without symmetry has a hundred; one that commutes with all permutations has
-two, too few to know of neighbours.
+The linear maps that commute with its 120 symmetries have three weights, one for each orbit of pairs of
+points: equal, joined, not joined. A map without symmetry has a hundred; one that commutes with all
+permutations has two, too few to know of neighbours.
 
 ``python examples/09_graph_symmetry.py``
 """

@@ -222,6 +222,23 @@ def test_takes_any_batch(shape):
     assert torch.equal(net(wide), net(wide.contiguous()))
 
 
+def test_makes_no_matrix_of_all_pairs_of_rows():
+    """Of order 4 at n = 16 there are 2^16 rows: the matrix of unit features would have 2^32 entries."""
+    net = DiagramNet("S", 16, [2, 4, 0], [1, 2, 1])
+    with torch.no_grad():
+        assert net(torch.rand(40, 256, 1)).shape == (40, 1, 1)
+
+
+def test_differentiates_and_exports_as_functions_do():
+    net = network("Sp", 2, (1, (0, 1), 1), (1, 2, 1), products="sqrt")
+    x = random(3, 2, 1)
+    assert torch.allclose(torch.func.vmap(net)(x), net(x), atol=1e-12)
+    jacobian = torch.func.vmap(torch.func.jacrev(net))(x)
+    expected = torch.stack([torch.autograd.functional.jacobian(net, one) for one in x])
+    assert torch.allclose(jacobian, expected, atol=1e-12)
+    assert torch.allclose(torch.export.export(net, (x,)).module()(x), net(x), atol=1e-12)
+
+
 @pytest.mark.parametrize(("group", "n", "options"), [GROUPS[0], GROUPS[4], GROUPS[5], GROUPS[7]])
 def test_is_differentiable(group, n, options):
     net = network(group, n, (1, (0, 1), 1), (1, 2, 1), products="sqrt", norm=group == "O", **options)
