@@ -126,8 +126,8 @@ def prefers_matrix(
 ) -> bool:
     """Whether a product with the kept matrix beats the plan, by what was measured on one core.
 
-    In doubt it does. The constants are fitted to 170 cases of all groups, n from 2 to 32, orders up to 4 and
-    batches up to 256: the matrix is never chosen wrongly by more than a factor of two and a half.
+    In doubt it does. The constants are fitted to 147 cases of S, O, SO and Sp, n from 2 to 16, orders up to 4 and
+    batches up to 128: there the plan was chosen only where it is faster, the matrix but once where it is not.
 
     Args:
         points: number of features.
@@ -148,10 +148,8 @@ def prefers_matrix(
     else:
         read = 0.04e-3 if entries < _CACHED else 0.15e-3
         matrix = 5 + entries * read + points * entries * 1.35e-5
-        plan = (
-            130 + 2 * work.steps + points * (products * 1.4e-5 + moved * 1.2e-3 + (inputs + outputs) * 1e-3)
-        )
-    return matrix < 1.25 * plan
+        plan = 60 + 2 * work.steps + points * (products * 2e-5 + moved * 5e-4 + (inputs + outputs) * 6e-4)
+    return matrix < 1.2 * plan
 
 
 def best_time(layer: Callable[[Tensor], Tensor], x: Tensor, repeats: int = 5) -> float:
