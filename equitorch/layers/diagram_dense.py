@@ -126,8 +126,8 @@ def prefers_matrix(
 ) -> bool:
     """Whether a product with the kept matrix beats the plan, by what was measured on one core.
 
-    In doubt it does. The constants are fitted to 147 cases of S, O, SO and Sp, n from 2 to 16, orders up to 4 and
-    batches up to 128: there the plan was chosen only where it is faster, the matrix but once where it is not.
+    In doubt it does. The constants are fitted to 147 cases of S, O, SO and Sp, n from 2 to 16, orders up to 4
+    and batches up to 128: the plan was chosen only where it is faster.
 
     Args:
         points: number of features.

@@ -48,7 +48,12 @@ class DiagramSum(nn.Module):
         self.product = None if by_one else DiagramProduct(inner, outer, self.joints)
 
     def forward(
-        self, xs: Sequence[Tensor], weights: Sequence[Tensor], sizes: tuple[int, ...], mask: Tensor | None
+        self,
+        xs: Sequence[Tensor],
+        weights: Sequence[Tensor],
+        sizes: tuple[int, ...],
+        mask: Tensor | None,
+        bias: Tensor | None = None,
     ) -> list[Tensor]:
         """Apply the maps to each block of the input: (batch, n^k, channels_in) -> (batch, n^l, channels_out).
 
@@ -57,10 +62,11 @@ class DiagramSum(nn.Module):
             weights: of each pair of sectors, in the order of ``joints``.
             sizes: the dimension of each group.
             mask: which points there are. Shape (batch, n).
+            bias: of the halves at ``plan.constant``, where there is a single group.
         """
         scales = [self._scale(place, n, mask, xs[0]) for place, n in enumerate(sizes)]
         if self.product is None:
-            return diagram_linear(xs, weights, self.plan, sizes[0], scale=scales[0], mask=mask)
+            return diagram_linear(xs, weights, self.plan, sizes[0], bias=bias, scale=scales[0], mask=mask)
         if mask is None:
             return list(self.product(xs, weights, sizes, scales))
         whole, result = self.inner.keep(mask, sizes), self.outer.keep(mask, sizes)
@@ -104,6 +110,7 @@ class DiagramMaps(nn.Module):
         self.shifts = DiagramSum(self.constant, outer, normalization, depthwise=False) if bias else None
         both = Side(inner.groups, (*inner.blocks, *self.constant.blocks))
         self.shifted = DiagramSum(both, outer, normalization, depthwise=False) if bias else None
+        self.adds = self.mixed.product is None and self._is_constant()
         self.separate: DiagramSum | None = None
         shapes = [joint.shape(inner, outer) for joint in self.joints]
         self.shapes = list(zip(self.joints, shapes, strict=True))
@@ -159,6 +166,11 @@ class DiagramMaps(nn.Module):
         """Prepare for weights that do not mix channels."""
         self.separate = DiagramSum(self.inner, self.outer, self.normalization, depthwise=True)
 
+    def _is_constant(self) -> bool:
+        """Whether the bias belongs to halves that the weights reach as well: then it is added on the way."""
+        place, joints = self.mixed.plan.constant, self.bias_joints
+        return place is not None and [joint.upper for joint in joints] == [(self.mixed.plan.upper[place],)]
+
     def _entries(self, inner: Side, pairs: tuple[Joint, ...], basis: str) -> list[Entry]:
         masks = {}
         if basis == "minimal":
@@ -185,8 +197,9 @@ class DiagramMaps(nn.Module):
         xs = self.inner.lift(x, sizes, self.symmetric)
         if weights[0].ndim == 4 and self.separate is not None:
             return self.outer.lower(self.separate(xs, weights, sizes, mask), sizes, self.symmetric)
-        if bias is None or self.shifted is None:
-            return self.outer.lower(self.mixed(xs, weights, sizes, mask), sizes, self.symmetric)
+        if bias is None or self.shifted is None or self.adds:
+            own = bias[0].flatten(0, 3) if bias else None
+            return self.outer.lower(self.mixed(xs, weights, sizes, mask, own), sizes, self.symmetric)
         one = torch.nn.functional.pad(x.new_ones(1, 1, 1), (0, x.shape[2] - 1))
         xs.append(one.expand(x.shape[0], -1, -1))
         return self.outer.lower(
@@ -197,7 +210,8 @@ class DiagramMaps(nn.Module):
         self, weights: Sequence[Tensor], bias: Sequence[Tensor] | None, sizes: tuple[int, ...], channels: int
     ) -> Apply:
         """The same as a function of the feature alone, without history and as little to do as can be."""
-        shifted = self.shifted if bias is not None else None
+        shifted = self.shifted if bias is not None and not self.adds else None
+        own = bias[0].flatten(0, 3) if bias and self.adds else None
         whole = self.mixed if shifted is None else shifted
         given = list(weights) if shifted is None or bias is None else self._joined(weights, bias)
         if whole.product is not None:
@@ -212,7 +226,7 @@ class DiagramMaps(nn.Module):
             xs = [x] if plain and len(self.inner.blocks) == 1 else self.inner.lift(x, sizes, self.symmetric)
             if shifted is not None:
                 xs.append(one.expand(x.shape[0], 1, channels))
-            ys = diagram_linear(xs, given, whole.plan, sizes[0], scale=scale)
+            ys = diagram_linear(xs, given, whole.plan, sizes[0], bias=own, scale=scale)
             return ys[0] if plain and len(ys) == 1 else self.outer.lower(ys, sizes, self.symmetric)
 
         return apply
@@ -250,6 +264,6 @@ class DiagramMaps(nn.Module):
 def _steps(side: Side, pairs: tuple[Joint, ...], *, upper: bool = False) -> int:
     """Roughly how many small tensors are read or written beside the large ones."""
     wanted = dict.fromkeys(joint.upper if upper else joint.lower for joint in pairs)
-    return sum(len(joint.permutations) for joint in pairs) + sum(
-        count_of(side, sectors) for sectors in wanted
-    )
+    symbols = sum(sector.kind in ("sign", "free") for joint in pairs for sector in joint.upper)
+    halves = sum(count_of(side, sectors) for sectors in wanted)
+    return sum(len(joint.permutations) for joint in pairs) + halves + 20 * symbols
