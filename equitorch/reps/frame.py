@@ -13,6 +13,7 @@ from torch import Tensor
 from equitorch.reps.angular_momentum import wigner_3j
 from equitorch.reps.cartesian import CartesianTensor
 from equitorch.reps.irreps import Irrep, Irreps
+from equitorch.reps.multiplicity import count_maps
 from equitorch.reps.rep import ChangedBasis, DirectSum, Dual, KroneckerProduct, Rep, block_diagonal, kron
 from equitorch.reps.tensor_power import Outer, TensorPower
 
@@ -55,12 +56,22 @@ class Frame(NamedTuple):
 
 def require_small(x: Rep, y: Rep, count: int) -> None:
     """Raise a ValueError if so many maps of two representations are too large to write down."""
-    if count * x.dim * y.dim > _MOST_ENTRIES or count > MOST_MAPS:
+    if not _fits(x, y, count):
         raise ValueError(
             f"hom_basis from {x} to {y} would hold {count} maps of {y.dim} x {x.dim} entries, "
             f"too many to write down (at most {_MOST_ENTRIES} entries of {MOST_MAPS} maps); "
             "layers.DiagramLinear applies such maps without their matrices"
         )
+
+
+def is_small(x: Rep, y: Rep) -> bool:
+    """Whether all independent maps of two representations can be written down."""
+    count = count_maps(x, y)
+    return _fits(x, y, 1 if count is None else count)
+
+
+def _fits(x: Rep, y: Rep, count: int) -> bool:
+    return count * x.dim * y.dim <= _MOST_ENTRIES and count <= MOST_MAPS
 
 
 def frame_of(rep: Rep) -> Frame:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from equitorch.reps.diagrams import count_diagrams, diagram_tensor, diagrams
-from equitorch.reps.frame import MOST_MAPS, frame_of, require_small
+from equitorch.reps.frame import MOST_MAPS, frame_of, is_small, require_small
 from equitorch.reps.irreps import Irreps
 from equitorch.reps.multiplicity import count_maps
 from equitorch.reps.rep import DirectSum, Rep, intertwiners, kron
@@ -70,6 +70,8 @@ def hom_basis(rep_in: Rep, rep_out: Rep, *, basis: str = "minimal") -> Tensor:
     known = count_maps(rep_in, rep_out) if basis == "minimal" else None
     require_small(rep_in, rep_out, 1 if known is None else known)
     x, y = frame_of(rep_in), frame_of(rep_out)
+    if basis == "minimal" and rep_in.dim * rep_out.dim <= _LARGEST and not is_small(x.rep, y.rep):
+        return intertwiners(rep_in, rep_out)
     maps = _maps(x.rep, y.rep, basis)
     maps = maps if y.down is None else y.down @ maps
     maps = maps if x.up is None else maps @ x.up

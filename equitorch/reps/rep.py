@@ -157,7 +157,7 @@ class KroneckerProduct:
         return functools.reduce(kron, [rep.matrix(g) for rep in self.reps])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ChangedBasis:
     """``rep`` in other coordinates: rows y = basis @ x.
 
@@ -197,6 +197,9 @@ class ChangedBasis:
 
     def matrix(self, g: Tensor) -> Tensor:
         return self._conjugate(self.rep.matrix(g))
+
+    def __repr__(self) -> str:
+        return f"ChangedBasis({self.rep}, {self.basis.shape[0]} x {self.basis.shape[1]})"
 
     def _conjugate(self, matrices: Tensor) -> Tensor:
         basis = self.basis.to(torch.float64)

@@ -220,6 +220,13 @@ def test_large_products_need_no_null_space():
     assert hom_dim(x, x) == len(hom_basis(x, x)) == 15 + 2 * 52 + 203
 
 
+def test_small_parts_of_large_powers():
+    """8256 maps of 64 x 256 entries are too many, their parts of 20 x 35 are not."""
+    group = Automorphism([(1, 0, 2, 3)])
+    x, y = (TensorPower(group, 4, k, symmetric=True) for k in (4, 3))
+    assert len(hom_basis(x, y)) == hom_dim(x, y) == (35 * 20 + 9 * 6) // 2  # the exchange has traces 9, 6
+
+
 def test_symmetric_maps_that_vanish_are_exactly_zero():
     """Their places are those of the diagrams."""
     x, y = (TensorPower("SO", 3, k, symmetric=True) for k in (2, 3))
