@@ -289,3 +289,26 @@ def test_says_what_it_expected():
         reference.form_matrix("O(1,3)", 3)
     with pytest.raises(ValueError, match="orbit_map expects"):
         orbit_map(xs[0], weights[0], torch.zeros(3, 3))
+
+
+@pytest.mark.parametrize(("family", "form"), [("S", ""), ("O", "O"), ("Sp", "Sp:block"), ("O", "O(1,3)")])
+@pytest.mark.parametrize("recorded", [False, True])
+def test_adds_a_bias_to_the_halves_without_strands(family, form, recorded):
+    """In one pass and in three, both against a second input that is the number one."""
+    plan, wide = linear_plan(family, 4, [2], [2], form), linear_plan(family, 4, [2], [2, 0], form)
+    x, one = torch.randn(3, 16, 2, dtype=torch.float64), torch.ones(3, 1, 2, dtype=torch.float64)
+    weights = [torch.randn(pair.weight_shape(2, 5), dtype=torch.float64) for pair in plan.pairs]
+    bias = torch.randn(plan.pairs[plan.constant].halves_out, 5, dtype=torch.float64, requires_grad=recorded)
+    (found,) = diagram_linear([x], weights, plan, 4, bias=bias, scale=0.5)
+    first, *rest = weights
+    shift = torch.zeros_like(first[:, :1])
+    shift[:, 0, 0] = bias
+    (expected,) = diagram_linear([x, one], [torch.cat([first, shift], dim=1), *rest], wide, 4, scale=0.5)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-12)
+
+
+def test_says_which_bias_it_expected():
+    plan = linear_plan("O", 3, [1], [1], "O")
+    weights, x = [torch.randn(1, 1, 2, 1, 2)], torch.randn(4, 3, 2)
+    with pytest.raises(ValueError, match=r"diagram_linear expects none as bias here, got shape \(1, 2\)"):
+        diagram_linear([x], weights, plan, 3, bias=torch.randn(1, 2))

@@ -40,13 +40,21 @@ def synthesis(zs: Sequence[Tensor], key: str, n: int, form: str, scale: float) -
 
 
 def linear(
-    x: Tensor, weights: Sequence[Tensor], key_in: str, key_out: str, n: int, form: str, scale: float
+    x: Tensor,
+    weights: Sequence[Tensor],
+    bias: Tensor | None,
+    key_in: str,
+    key_out: str,
+    n: int,
+    form: str,
+    scale: float,
 ) -> Tensor | None:
     """The map of ``diagram_linear`` for one input and one output without symbols; None if shapes are wrong.
 
     Args:
         x: the input. Shape (batch, n ** order, channels_in).
         weights: one for each sector that both keys have.
+        bias: of the upper halves of rank 0, or None.
         key_in: the lower halves.
         key_out: the upper halves.
         n: dimension.
@@ -55,12 +63,13 @@ def linear(
     """
     if x.ndim != 3 or weights[0].ndim != 5 or not x.shape[2] or not weights[0].shape[4]:
         return None
-    script = linear_script(key_in, key_out, n, form, x.shape[2], weights[0].shape[4])
-    if (x.shape[1], *[w.shape for w in weights]) != script.expected:
+    channels, given = (x.shape[2], weights[0].shape[4]), [*weights, *([] if bias is None else [bias])]
+    script = linear_script(key_in, key_out, n, form, *channels, bias is not None)
+    if (x.shape[1], *[w.shape for w in given]) != script.expected:
         return None
     y = x.new_empty(x.shape[0], *script.shapes[0])
     x = _plain(x)
-    _run(script, [x, y, *map(_plain, weights)], y, scale)
+    _run(script, [x, y, *map(_plain, given)], y, scale)
     return y
 
 

@@ -17,6 +17,7 @@ def diagram_linear(
     plan: LinearPlan,
     n: int,
     *,
+    bias: Tensor | None = None,
     scale: float | Tensor = 1.0,
     mask: Tensor | None = None,
 ) -> list[Tensor]:
@@ -29,19 +30,21 @@ def diagram_linear(
         weights: one for each of ``plan.pairs``.
         plan: of the group, from ``linear_plan``; made once, where the module is made.
         n: dimension.
+        bias: numbers for the upper halves without strands, those at ``plan.constant``.
         scale: a factor for each closed block of a lower half: 1, 1 / n or n ** -0.5; or one for each sample.
         mask: of permutation groups: which of the n points of each sample are there. The rest count as zero,
             and the results are zero there. For means, ``scale`` is 1 / mask.sum(1).
 
     Shape:
         xs: (batch, n**k, channels_in) each, weights: ``pair.weight_shape(channels_in, channels_out)`` each,
-        scale: (batch,), mask: (batch, n) -> (batch, n**l, channels_out) for each of ``plan.orders_out``
+        bias: (halves, channels_out), scale: (batch,), mask: (batch, n)
+        -> (batch, n**l, channels_out) for each of ``plan.orders_out``
 
     Raises:
         ValueError: if the shapes do not belong together.
     """
     if plan.single and len(xs) == 1 and mask is None and not isinstance(scale, Tensor):
-        y = fused_linear(xs[0], weights, plan.keys_in[0], plan.keys_out[0], n, plan.form, scale)
+        y = fused_linear(xs[0], weights, bias, plan.keys_in[0], plan.keys_out[0], n, plan.form, scale)
         if y is not None:
             return [y]
     _check(xs, weights, plan, n)
@@ -53,10 +56,22 @@ def diagram_linear(
         y = diagram_mix(zs[pair.lower], weight, pair, n, plan.form)
         found = ys[pair.upper]
         ys[pair.upper] = y if found is None else found + y
+    if bias is not None:
+        place, y = _constant(plan, bias, ys)
+        ys[place] = y + bias
     out = _synthesised(ys, plan, n, xs[0], weights)
     if mask is not None:
         out = [y * _present(mask.to(y), order) for y, order in zip(out, plan.orders_out, strict=True)]
     return out
+
+
+def _constant(plan: LinearPlan, bias: Tensor, ys: Sequence[Tensor | None]) -> tuple[int, Tensor]:
+    place = plan.constant
+    y = None if place is None else ys[place]
+    if place is None or y is None or bias.shape != y.shape[2:]:
+        wanted = "none" if y is None else f"one of shape {tuple(y.shape[2:])}"
+        raise ValueError(f"diagram_linear expects {wanted} as bias here, got shape {tuple(bias.shape)}")
+    return place, y
 
 
 def diagram_mix(z: Tensor, weight: Tensor, pair: Pair, n: int, form: str = "") -> Tensor:

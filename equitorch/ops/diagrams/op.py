@@ -87,7 +87,14 @@ def diagram_symbol(z: Tensor, key: str, n: int, form: str = "", transposed: bool
 
 
 def fused_linear(
-    x: Tensor, weights: Sequence[Tensor], key_in: str, key_out: str, n: int, form: str, scale: float
+    x: Tensor,
+    weights: Sequence[Tensor],
+    bias: Tensor | None,
+    key_in: str,
+    key_out: str,
+    n: int,
+    form: str,
+    scale: float,
 ) -> Tensor | None:
     """``diagram_linear`` from one tensor to one tensor in one pass, where nothing is recorded; else None.
 
@@ -96,22 +103,24 @@ def fused_linear(
     Args:
         x: the input. Shape (batch, n ** order, channels).
         weights: one for each sector that both keys have.
+        bias: of the upper halves of rank 0, or None.
         key_in: the lower halves.
         key_out: the upper halves.
         n: dimension.
         form: what pairs are contracted with.
         scale: a factor for each closed block of a lower half.
     """
-    if not weights or traced(x, *weights):
+    given = [x, *weights] if bias is None else [x, *weights, bias]
+    if not weights or traced(*given):
         return None
     recorded = torch.is_grad_enabled()
-    for w in (x, *weights):
+    for w in given:
         if w.dtype is not x.dtype or w.device != x.device or (recorded and w.requires_grad):
             return None
     kernel = _kernel(x)
     if kernel is None or not hasattr(kernel, "linear"):
         return None
-    y: Tensor | None = kernel.linear(x, weights, key_in, key_out, n, form, scale)
+    y: Tensor | None = kernel.linear(x, weights, bias, key_in, key_out, n, form, scale)
     return y
 
 

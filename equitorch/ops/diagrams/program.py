@@ -82,6 +82,12 @@ class LinearPlan(NamedTuple):
     single: bool
     form: str
 
+    @property
+    def constant(self) -> int | None:
+        """The position among ``upper`` of the halves without strands, which take a bias; None if none."""
+        places = [i for i, sector in enumerate(self.upper) if not sector.rank + sector.alternating]
+        return places[0] if places else None
+
 
 def linear_plan(
     family: str,

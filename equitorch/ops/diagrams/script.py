@@ -91,14 +91,15 @@ def synthesis_script(key: str, n: int, channels: int, form: str) -> Script:
 
 @functools.lru_cache(maxsize=512)
 def linear_script(
-    key_in: str, key_out: str, n: int, form: str, channels_in: int, channels_out: int
+    key_in: str, key_out: str, n: int, form: str, channels_in: int, channels_out: int, biased: bool
 ) -> Script:
-    """From memory 0, the input, and memory 2, 3, .., a weight each, to memory 1, the output."""
+    """From memory 0, the input, and memory 2, 3, .., weights and a bias, to memory 1, the output."""
     rest, whole = without_whole(key_in)
     lower, upper = _shapes(key_in, n, channels_in), _shapes(key_out, n, channels_out)
     names = [word.rstrip("<>") for word in key_in.split("|")[1:]]
     weights = [word.rstrip("<>") for word in key_out.split("|")[1:]]
-    shared, scratch = 2 + len(weights), 3 + len(weights)
+    shared = 2 + len(weights) + biased
+    scratch = shared + 1
     writer, size = _Writer(), 0
     places: dict[str, Place] = {}
     for name, itself, shape in zip(names, whole, lower, strict=True):
@@ -108,6 +109,7 @@ def linear_script(
     size += writer.analysis(rest, n, channels_in, form, (0, 0), found, (scratch, size))
     mixed, packed, work = [], 0, 0
     expected: list[int | tuple[int, ...]] = [n ** _order(key_in)]
+    sectors, constant = reading(key_out)[0].sectors, (0, channels_out)
     for number, (word, shape) in enumerate(zip(key_out.split("|")[1:], upper, strict=True)):
         below = lower[names.index(weights[number])]
         depth, columns, permutations = math.prod(below[1:]), math.prod(shape[1:]), _permutations(word)
@@ -117,12 +119,16 @@ def linear_script(
         axes = [(depth, columns, each), (times, each, depth * each)]
         writer.move("put", (shared, packed), (2 + number, 0), each, axes, before=True)
         writer.product((scratch, size), places[weights[number]], (shared, packed), shape[0], depth, columns)
+        if biased and sectors[number].rank + sectors[number].alternating == 0:
+            writer.move("add", (scratch, size), (shared - 1, 0), columns, [])
+            constant = (columns // channels_out, channels_out)
         mixed.append((scratch, size))
         packed, size = packed + depth * columns, size + shape[0] * columns
         work += shape[0] * depth * columns
     size += writer.synthesis(key_out, n, channels_out, form, (1, 0), mixed, (scratch, size), 0)
     whole_out = (n ** _order(key_out), channels_out)
-    steps = [n ** _order(key_in) * channels_in, math.prod(whole_out), *[0] * len(weights)]
+    steps = [n ** _order(key_in) * channels_in, math.prod(whole_out), *[0] * (len(weights) + biased)]
+    expected += [constant] if biased else []
     return writer.script(steps, size, packed, (whole_out,), tuple(expected), work)
 
 
