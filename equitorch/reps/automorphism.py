@@ -120,6 +120,8 @@ class Automorphism:
                [2, 0, 1],
                [1, 2, 0]])
         """
+        if m < 0:
+            raise ValueError(f"{self} has tuples of 0 or more points, got m = {m}")
         if self.n**m > _MOST_TUPLES:
             raise ValueError(f"{self} has {self.n**m} {m}-tuples, too many to list")
         return _orbits(self, m)
@@ -152,7 +154,9 @@ class Automorphism:
 
 @functools.lru_cache(maxsize=32)
 def _orbits(group: Automorphism, m: int) -> Array:
-    return orbit_table(group.generators, group.n, m)
+    table = orbit_table(group.generators, group.n, m)
+    table.flags.writeable = False
+    return table
 
 
 def _checked(generators: Sequence[Sequence[int]]) -> tuple[int, list[Permutation]]:
@@ -171,7 +175,8 @@ def _relation(graph: Any, colours: Sequence[Hashable] | None) -> Array:
     if hasattr(graph, "nodes") and hasattr(graph, "edges"):
         weights = _edge_labels(graph)
     elif isinstance(graph, Tensor):
-        weights = graph.detach().cpu().to_dense().numpy()
+        dense = graph.detach().cpu().to_dense()
+        weights = (dense.double() if dense.is_floating_point() else dense).numpy()
     else:
         weights = np.asarray(graph.toarray() if hasattr(graph, "toarray") else graph)
     if weights.ndim != 2 or weights.shape[0] != weights.shape[1] or not len(weights):

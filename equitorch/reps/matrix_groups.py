@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from equitorch.reps.automorphism import Automorphism
 
 _SYMBOL = re.compile(r"(S|A|B|O|SO|Sp)\((\d+)(?:,\s*(\d+|interleaved))?\)")
-_KNOWN = "S, A, B (signed permutations), O, SO, Sp, O(p,q), SO(p,q) or an Automorphism"
+_KNOWN = "S, A, B (signed permutations), O, SO, Sp, O(p,q), SO(p,q) or an Automorphism(graph)"
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class MatrixGroup:
         """The group that is called so, with its dimension.
 
         Args:
-            name: "S", "A", "B", "O", "SO", "Sp", "O(p,q)", "SO(p,q)", or some permutations.
+            name: "S", "A", "B", "O", "SO", "Sp", "O(p,q)", "SO(p,q)", a ``symbol``, or some permutations.
             n: dimension; p + q for "O(p,q)".
             form: of Sp: "block" or "interleaved".
 
@@ -54,14 +54,17 @@ class MatrixGroup:
         """
         if isinstance(name, Automorphism):
             group = MatrixGroup("Aut", name.n, permutations=name)
-        elif name in ("S", "A", "B", "O", "SO", "Sp"):
+        elif isinstance(name, str) and name in ("S", "A", "B", "O", "SO", "Sp"):
             group = MatrixGroup(name, n, interleaved=name == "Sp" and form == "interleaved")
-        elif re.fullmatch(r"S?O\(\d+,\s*\d+\)", str(name)):
+        elif isinstance(name, str) and (_SYMBOL.fullmatch(name) or name.startswith("Aut(")):
             group = MatrixGroup.of_symbol(name)
+            group = replace(group, interleaved=True) if name == f"Sp({n})" and form != "block" else group
         else:
             raise ValueError(f"TensorPower expects a group {_KNOWN}, got {name!r}")
         if group.n != n or n < 1:
-            raise ValueError(f"{name} acts on n = {group.n or 1} dimensions, got n = {n}")
+            raise ValueError(
+                f"{name} acts on n = {group.n if group.n > 0 else '1 or more'} dimensions, got {n}"
+            )
         if form not in ("block", "interleaved") or (group.family == "Sp" and n % 2):
             raise ValueError(
                 f"Sp expects an even n and a form block or interleaved, got n = {n} and {form!r}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
+import numbers
 import string
 
 import torch
@@ -40,11 +41,12 @@ class TensorPower:
     def __init__(
         self, group: str | Automorphism, n: int, order: int, *, form: str = "block", symmetric: bool = False
     ) -> None:
-        if isinstance(order, bool) or not isinstance(order, int) or order < 0:
+        if not _is_whole(order) or order < 0:
             raise ValueError(f"TensorPower expects an order of 0 or more, got {order!r}")
-        self.matrix_group = MatrixGroup.named(group, n, form)
-        self.n = n
-        self.order = order
+        if not _is_whole(n):
+            raise ValueError(f"TensorPower expects a whole number of dimensions, got n = {n!r}")
+        self.n, self.order = int(n), int(order)
+        self.matrix_group = MatrixGroup.named(group, self.n, form)
         self.symmetric = symmetric and order > 1
 
     @property
@@ -229,6 +231,10 @@ def defining_dim(group: str) -> int:
     9
     """
     return sum(MatrixGroup.of_symbol(symbol).n for symbol in group.split(" x "))
+
+
+def _is_whole(number: object) -> bool:
+    return isinstance(number, numbers.Integral) and not isinstance(number, bool)
 
 
 @functools.cache

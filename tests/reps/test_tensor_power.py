@@ -1,5 +1,6 @@
 """equitorch/reps/tensor_power.py and matrix_groups.py"""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -164,6 +165,7 @@ def test_is_a_value():
     assert Outer(TensorPower("S", 2, 1)) == Outer(TensorPower("S", 2, 1))
     for symbol in ("S(5)", "A(4)", "B(3)", "O(1,3)", "SO(2,1)", "Sp(4)", "Sp(4,interleaved)", SQUARE.symbol):
         assert MatrixGroup.of_symbol(symbol).symbol == symbol
+        assert TensorPower(symbol, MatrixGroup.of_symbol(symbol).n, np.int64(2)).group == symbol
     with torch.device("meta"):
         reps = [TensorPower(*group, 2, symmetric=True) for group in GROUPS]
         made = [t for rep in reps for t in (rep.lie_generators(), rep.discrete_generators(), rep.basis)]
@@ -173,10 +175,16 @@ def test_is_a_value():
 def test_says_what_it_expected():
     with pytest.raises(ValueError, match=r"expects a group S, A, B .* got 'GL'"):
         TensorPower("GL", 3, 1)
-    with pytest.raises(ValueError, match=r"O\(1,3\) acts on n = 4 dimensions, got n = 3"):
+    with pytest.raises(ValueError, match=r"O\(1,3\) acts on n = 4 dimensions, got 3"):
         TensorPower("O(1,3)", 3, 1)
     with pytest.raises(ValueError, match="Sp expects an even n and a form block or interleaved, got n = 3"):
         TensorPower("Sp", 3, 1)
+    with pytest.raises(ValueError, match="S acts on n = 1 or more dimensions, got 0"):
+        TensorPower("S", 0, 1)
+    with pytest.raises(ValueError, match=r"expects a whole number of dimensions, got n = 3\.0"):
+        TensorPower("S", 3.0, 1)
+    with pytest.raises(ValueError, match=r"or an Automorphism\(graph\), got array"):
+        TensorPower(np.eye(2), 2, 1)
     with pytest.raises(ValueError, match="expects an order of 0 or more, got -1"):
         TensorPower("S", 3, -1)
     with pytest.raises(ValueError, match=r"features of shape \(\.\.\., 9, channels\), got \(8, 2\)"):
