@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from equitorch.layers import GauntManyBody
-from equitorch.layers.gaunt import sphere_irreps
 from equitorch.layers.gaunt_many_body import power_moments
-from equitorch.reps import wigner_3j
+from equitorch.reps import Irreps, wigner_3j
 from equitorch.testing import assert_equivariant
 
 
@@ -63,7 +62,7 @@ def test_a_chain_of_truncated_products_is_something_else():
 @given(st.integers(0, 3), st.integers(0, 3), st.integers(1, 4), st.sampled_from([None, 1, 2]))
 def test_commutes_with_every_rotation_and_mirror(lmax_in, lmax_out, correlation, rank):
     layer, _, index = layer_and_operands(lmax_in, lmax_out, correlation=correlation, rank=rank)
-    ends = [sphere_irreps(lmax_in)], sphere_irreps(lmax_out)
+    ends = [Irreps.spherical_harmonics(lmax_in)], Irreps.spherical_harmonics(lmax_out)
     assert_equivariant(lambda x: layer(x, index), *ends, channels=3, batch=(6,), atol=1e-11)
 
 
