@@ -61,9 +61,10 @@ class GauntConvolution(nn.Module):
     .. math:: z_i = \sum_{e: j \to i} \text{product}\Big(x_j, \,
         \big(g_{e l c} \, Y_{l m}(\hat v_e)\big)_{l m c}\Big)
 
-    where the product is that of :class:`GauntTensorProduct` with weights of one, Y has unit mean square, and
-    g comes from a radial network. In the edge's frame the filter depends on latitude alone: orders do not
-    mix, a product is a multiplication on latitudes, and no matrix of an edge is formed.
+    where the product is that of :class:`GauntTensorProduct` with weights of one (times sqrt(2) if "full": a
+    natural filter has half of the pairs), Y has unit mean square, and g comes from a radial network. In the
+    edge's frame the filter depends on latitude alone: orders do not mix, a product is a multiplication on
+    latitudes, and no matrix of an edge is formed.
 
     Args:
         lmax: highest degree of the feature and of the result.
@@ -223,6 +224,9 @@ class GauntSO2Convolution(nn.Module):
     Shape:
         y: (..., rows, channels_in), order-major -> (..., rows, channels_out)
 
+    Raises:
+        ValueError: if an option makes no sense, or y has another shape.
+
     Source:
         Passaro, Zitnick 2023, arXiv:2302.03655 (eSCN); Luo et al. 2024, arXiv:2401.10216.
 
@@ -244,6 +248,11 @@ class GauntSO2Convolution(nn.Module):
         if parity not in ("natural", "so3"):
             raise ValueError(f"GauntSO2Convolution expects parity of natural or so3, got {parity!r}")
         self.lmax, self.lmax_filter, self.mmax = lmax, lmax_filter, lmax if mmax is None else mmax
+        if min(lmax, lmax_filter, channels_in, channels_out) < 0 or not 0 <= self.mmax <= lmax:
+            raise ValueError(
+                "GauntSO2Convolution expects degrees and channels >= 0 and 0 <= mmax <= lmax, "
+                f"got {lmax}, {lmax_filter}, {channels_in}, {channels_out} and mmax={mmax}"
+            )
         self.channels_in, self.channels_out, self.parity = channels_in, channels_out, parity
         self.rows = len(order_rows(lmax, self.mmax))
         table = Latitudes.exact(lmax, lmax_filter, self.mmax)

@@ -32,6 +32,12 @@ class GauntSelfInteraction(nn.Module):
     Shape:
         x: (..., (lmax + 1)^2, channels) -> (..., (lmax_out + 1)^2, channels); "full": twice as many rows
 
+    Raises:
+        ValueError: if an option makes no sense, or x has another shape.
+
+    Source:
+        Luo, Chen, Krishnapriyan 2024, arXiv:2401.10216; what it begins with is our derivation.
+
     >>> GauntSelfInteraction(2, 16)(torch.randn(10, 9, 16)).shape
     torch.Size([10, 9, 16])
     """

@@ -25,6 +25,9 @@ class GauntSelfmix(nn.Module):
     Shape:
         x: (..., (lmax + 1)^2, channels) -> the same
 
+    Raises:
+        ValueError: if the channels do not fit the parity, or x has another shape.
+
     Source:
         Luo, Chen, Krishnapriyan 2024, arXiv:2401.10216 ("Selfmix"; its place in a block is our choice).
 

@@ -42,6 +42,9 @@ def bracket_factor(l1: int, l2: int, l3: int) -> float:
 
     Zero if l1 + l2 + l3 is even or the three do not form a triangle.
 
+    Source:
+        Our derivation; held to quadrature of derivatives by the tests.
+
     >>> round(bracket_factor(1, 1, 1) / math.sqrt(6), 4)  # times the cross product
     0.4886
     """

@@ -135,6 +135,8 @@ def test_says_what_it_expected():
     x, weight, index = operands(2, 1, 3, False, 2)
     with pytest.raises(ValueError, match=r"weight of shape \(species, orders, 3 or 1, channels\)"):
         sphere_polynomial(x, weight, index, 2)
+    with pytest.raises(ValueError, match="expects lmax_out >= 0, got -1"):
+        sphere_polynomial(x, weight, index, -1)
     with pytest.raises(ValueError, match="weights of the 2 channels of x, got 1"):
         sphere_polynomial(x, weight[..., :1], index, 1)
     with pytest.raises(ValueError, match="the index of species is expected to hold numbers from 0 to 1"):

@@ -34,7 +34,7 @@ def _derivative(
     i, j = pair
     held = {program.slots[i]: tensors[i], program.slots[j]: tensors[j]}
     kind = BRACKET if BRACKET in (slot, *held) else PRODUCT
-    coefficients = coefficients_of(form, kind).to(tensors[i])
+    coefficients = _coefficients(form.lmaxs, kind).to(tensors[i])
     (a, first), (b, second) = ((min(s, 2), x) for s, x in sorted(held.items()))
     matrix = coefficients.movedim(min(slot, 2), 0).flatten(1)  # (open rows, rows of a * rows of b)
     assert a < b, "the slots of a pair are those of the form's other two factors"
@@ -43,6 +43,6 @@ def _derivative(
 
 
 @functools.lru_cache(maxsize=32)
-def coefficients_of(form: Form, kind: int) -> Tensor:
+def _coefficients(lmaxs: tuple[int, int, int], kind: int) -> Tensor:
     """Gaunt coefficients of the slots x, y and the product or the bracket. Float64."""
-    return gaunt_coupling(*form.lmaxs, "even" if kind == PRODUCT else "odd").dense()
+    return gaunt_coupling(*lmaxs, "even" if kind == PRODUCT else "odd").dense()
