@@ -6,7 +6,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from ase import Atoms
 from ase.build import molecule
 from ase.io import write
 
@@ -21,6 +20,15 @@ from equitorch.ops.backend import use_reference
 from equitorch.testing import assert_equivariant, equivariance_error
 from equitorch.training.config import Config, ConfigError
 from equitorch.training.prepare import prepare
+from tests.models.potential_checks import (
+    check_additive,
+    check_atom_alone,
+    check_compiles,
+    check_cutoff,
+    check_forces,
+    check_order_and_origin,
+    check_stress,
+)  # fmt: skip
 from tests.models.test_nequip import exact
 from tests.models.test_tensornet import crystal, rattled, run, slab
 from tests.torchmdnet_reference import NUMBERS, POSITIONS
@@ -124,66 +132,25 @@ def test_every_weight_matters_to_the_energy(product):
 
 @PRODUCTS
 def test_knows_neither_order_nor_origin_of_atoms(product):
-    made = potential(product=product)
-    atoms = rattled(molecule("CH3OH"))
-    out, order = made(graph(atoms)), [3, 0, 5, 1, 4, 2]
-    moved = atoms[order]
-    moved.positions += [7.0, -3.0, 2.0]
-    other = made(graph(moved))
-    assert other["energy"].item() == pytest.approx(out["energy"].item(), rel=1e-12)
-    torch.testing.assert_close(other["forces"], out["forces"][order], rtol=0, atol=1e-12)
+    check_order_and_origin(potential(product=product))
 
 
 @PRODUCTS
 def test_energies_add_up_over_molecules_and_graphs(product):
-    made = potential(product=product)
-    one, two = rattled(molecule("H2O")), rattled(molecule("CH3OH"))
-    far = two.copy()
-    far.positions += [40.0, 0.0, 0.0]
-    alone = [made(graph(atoms)) for atoms in (one, two)]
-    total = sum(out["energy"].item() for out in alone)
-    assert made(graph(one + far))["energy"].item() == pytest.approx(total, rel=1e-12)
-    both = made(AtomGraph.batch([graph(one), graph(two)]))
-    assert both["energy"].tolist() == pytest.approx([out["energy"].item() for out in alone], rel=1e-12)
-    torch.testing.assert_close(
-        both["forces"], torch.cat([out["forces"] for out in alone]), rtol=0, atol=1e-12
-    )
+    check_additive(potential(product=product))
 
 
 @PRODUCTS
 @SYSTEMS
 def test_forces_are_the_gradient(product, system):
-    made, atoms = potential(product=product), system()
-    forces = made(graph(atoms))["forces"]
-    step = 1e-3
-    for atom, axis in ((0, 0), (len(atoms) - 1, 1)):
-        energies = []
-        for k in (-2, -1, 1, 2):
-            moved = atoms.copy()
-            moved.positions[atom, axis] += k * step
-            energies.append(made(graph(moved), forces=False)["energy"].item())
-        numeric = -(energies[0] - 8 * energies[1] + 8 * energies[2] - energies[3]) / (12 * step)
-        assert forces[atom, axis].item() == pytest.approx(numeric, rel=1e-6, abs=1e-8)
+    check_forces(potential(product=product), system(), rel=1e-6, abs=1e-8)
 
 
 @pytest.mark.parametrize("knots", [None, 16])
 def test_stress_is_the_gradient_and_tables_have_exact_forces(knots):
-    made, atoms = potential(), crystal()
+    made = potential()
     with tables(made, knots):
-        out = made(graph(atoms), stress=True)
-        assert out["forces"].sum(0).abs().max() < 1e-11
-        step = 1e-3
-        energies = []
-        for k in (-2, -1, 1, 2):
-            strain = np.eye(3)
-            strain[1, 2] += k * step / 2
-            strain[2, 1] += k * step / 2
-            strained = atoms.copy()
-            strained.set_cell(atoms.cell[:] @ strain, scale_atoms=True)
-            energies.append(made(graph(strained), forces=False)["energy"].item())
-    numeric = (energies[0] - 8 * energies[1] + 8 * energies[2] - energies[3]) / (12 * step)
-    found = out["stress"][0, 1, 2].item()
-    assert found == pytest.approx(numeric / atoms.get_volume(), rel=1e-6, abs=1e-9)
+        check_stress(made, rel=1e-6, abs=1e-9)
 
 
 @PRODUCTS
@@ -202,30 +169,12 @@ def test_reverse_edges_the_reference_and_float32_say_the_same(product):
 
 @PRODUCTS
 def test_is_smooth_through_the_cutoff(product):
-    made = potential(product=product)
-
-    def at(distance):
-        atoms = Atoms("OHF", [[0, 0, 0], [0.97, 0, 0], [0, distance, 0]])
-        out = made(graph(atoms))
-        return out["energy"].item(), out["forces"]
-
-    far, none = at(CUTOFF + 1e-3)
-    assert not none[2].any()
-    (here, pull), (nearer, stronger) = at(CUTOFF - 1e-2), at(CUTOFF - 2e-2)
-    assert (nearer - far) / (here - far) == pytest.approx(2**4, rel=0.1)
-    assert stronger[2].norm() / pull[2].norm() == pytest.approx(2**3, rel=0.1)
+    check_cutoff(potential(product=product))
 
 
 @PRODUCTS
 def test_an_atom_alone_has_no_energy_and_no_force(product):
-    made = potential(product=product)
-    apart = made(graph(Atoms("OH", [[0, 0, 0], [0, 0, 4.6]])))
-    assert made(graph(Atoms("O")))["energy"].item() == 0
-    assert apart["energy"].item() == 0
-    assert not apart["forces"].any()
-    assert made(graph(Atoms("OH", [[0, 0, 0], [0, 0, 1.0]])))["energy"].abs() > 1e-6
-    nobody, nowhere = torch.zeros(0, dtype=torch.long), torch.zeros(0, 3).double()
-    assert made.model(nobody, nobody.view(1, 0).expand(2, 0), nowhere, nobody, 0)["energy"].shape == (0,)
+    check_atom_alone(potential(product=product))
 
 
 def test_elements_are_named_or_all_and_their_order_does_not_matter():
@@ -319,18 +268,7 @@ def test_compiles_into_one_graph_with_the_same_answer_at_any_size():
     made = model(product="cg", max_z=9, max_ell=1, correlation=2)
     made.layers[1].product = model(product="gaunt", max_z=9, max_ell=1, correlation=2).layers[1].product
     made.requires_grad_(False)
-    compiled = torch.compile(made, dynamic=True, fullgraph=True, backend="aot_eager")
-    for atoms in (21, 40, 3):
-        pos = 1.6 * torch.cartesian_prod(*[torch.arange(6).double()] * 3)[:atoms]
-        pos = pos + 0.3 * torch.rand(atoms, 3, generator=torch.Generator().manual_seed(0)).double()
-        given = AtomGraph.build(torch.arange(atoms) % 7 + 1, pos, cutoff=3.0, dtype=torch.float64)
-        answers = []
-        for call in (made, compiled):
-            vectors = given.edge_vectors().detach().requires_grad_()
-            out = call(given.atomic_numbers, given.edge_index, vectors, given.batch, 1)
-            gradient = torch.autograd.grad(out["energy"].sum(), vectors, materialize_grads=True)[0]
-            answers.append((out["energy"].detach(), gradient))
-        torch.testing.assert_close(answers[0], answers[1], rtol=1e-11, atol=1e-11)
+    check_compiles(made, (21, 40, 3), rtol=1e-11, atol=1e-11)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,15 @@ from equitorch.reps import CartesianTensor, Irreps
 from equitorch.testing import assert_equivariant, equivariance_error
 from equitorch.training.config import Config, ConfigError
 from equitorch.training.prepare import prepare
+from tests.models.potential_checks import (
+    check_additive,
+    check_atom_alone,
+    check_compiles,
+    check_cutoff,
+    check_forces,
+    check_order_and_origin,
+    check_stress,
+)  # fmt: skip
 from tests.models.test_tensornet import crystal, rattled, run, slab
 from tests.torchmdnet_reference import NUMBERS, POSITIONS
 
@@ -181,66 +190,25 @@ def test_properties_are_equivariant(name, output):
 
 
 def test_knows_neither_order_nor_origin_of_atoms():
-    made = potential()
-    atoms = rattled(molecule("CH3OH"))
-    out, order = made(graph(atoms)), [3, 0, 5, 1, 4, 2]
-    moved = atoms[order]
-    moved.positions += [7.0, -3.0, 2.0]
-    other = made(graph(moved))
-    assert other["energy"].item() == pytest.approx(out["energy"].item(), rel=1e-12)
-    torch.testing.assert_close(other["forces"], out["forces"][order], rtol=0, atol=1e-12)
+    check_order_and_origin(potential())
 
 
 def test_energies_add_up_over_molecules_and_graphs():
-    made = potential()
-    one, two = rattled(molecule("H2O")), rattled(molecule("CH3OH"))
-    far = two.copy()
-    far.positions += [40.0, 0.0, 0.0]
-    alone = [made(graph(atoms)) for atoms in (one, two)]
-    total = sum(out["energy"].item() for out in alone)
-    assert made(graph(one + far))["energy"].item() == pytest.approx(total, rel=1e-12)
-    both = made(AtomGraph.batch([graph(one), graph(two)]))
-    assert both["energy"].tolist() == pytest.approx([out["energy"].item() for out in alone], rel=1e-12)
-    torch.testing.assert_close(
-        both["forces"], torch.cat([out["forces"] for out in alone]), rtol=0, atol=1e-12
-    )
+    check_additive(potential())
 
 
 @pytest.mark.parametrize(
     "system", [crystal, slab, lambda: rattled(molecule("CH3OH"))], ids=["crystal", "slab", "molecule"]
 )
 def test_forces_are_the_gradient(system):
-    made, atoms = potential(), system()
-    forces = made(graph(atoms))["forces"]
-    step = 1e-3
-    for atom, axis in ((0, 0), (len(atoms) - 1, 1)):
-        energies = []
-        for k in (-2, -1, 1, 2):
-            moved = atoms.copy()
-            moved.positions[atom, axis] += k * step
-            energies.append(made(graph(moved), forces=False)["energy"].item())
-        numeric = -(energies[0] - 8 * energies[1] + 8 * energies[2] - energies[3]) / (12 * step)
-        assert forces[atom, axis].item() == pytest.approx(numeric, rel=1e-7, abs=1e-9)
+    check_forces(potential(), system(), rel=1e-7, abs=1e-9)
 
 
 @pytest.mark.parametrize("knots", [None, 16])
 def test_stress_is_the_gradient_and_tables_have_exact_forces(knots):
-    made, atoms = potential(), crystal()
+    made = potential()
     with tables(made, knots):
-        out = made(graph(atoms), stress=True)
-        assert out["forces"].sum(0).abs().max() < 1e-12
-        step = 1e-3
-        energies = []
-        for k in (-2, -1, 1, 2):
-            strain = np.eye(3)
-            strain[1, 2] += k * step / 2
-            strain[2, 1] += k * step / 2
-            strained = atoms.copy()
-            strained.set_cell(atoms.cell[:] @ strain, scale_atoms=True)
-            energies.append(made(graph(strained), forces=False)["energy"].item())
-    numeric = (energies[0] - 8 * energies[1] + 8 * energies[2] - energies[3]) / (12 * step)
-    found = out["stress"][0, 1, 2].item()
-    assert found == pytest.approx(numeric / atoms.get_volume(), rel=1e-6, abs=1e-9)
+        check_stress(made, rel=1e-6, abs=1e-9)
 
 
 def test_reverse_edges_change_nothing_but_the_work():
@@ -262,29 +230,11 @@ def test_the_reference_and_float32_say_the_same():
 
 
 def test_is_smooth_through_the_cutoff():
-    made = potential()
-
-    def at(distance):
-        atoms = Atoms("OHF", [[0, 0, 0], [0.97, 0, 0], [0, distance, 0]])
-        out = made(graph(atoms))
-        return out["energy"].item(), out["forces"]
-
-    far, none = at(CUTOFF + 1e-3)
-    assert not none[2].any()
-    (here, pull), (nearer, stronger) = at(CUTOFF - 1e-2), at(CUTOFF - 2e-2)
-    assert (nearer - far) / (here - far) == pytest.approx(2**4, rel=0.1)
-    assert stronger[2].norm() / pull[2].norm() == pytest.approx(2**3, rel=0.1)
+    check_cutoff(potential())
 
 
 def test_an_atom_alone_has_no_energy_and_no_force():
-    made = potential()
-    apart = made(graph(Atoms("OH", [[0, 0, 0], [0, 0, 4.6]])))
-    assert made(graph(Atoms("O")))["energy"].item() == 0
-    assert apart["energy"].item() == 0
-    assert not apart["forces"].any()
-    assert made(graph(Atoms("OH", [[0, 0, 0], [0, 0, 1.0]])))["energy"].abs() > 1e-6
-    nobody, nowhere = torch.zeros(0, dtype=torch.long), torch.zeros(0, 3).double()
-    assert made.model(nobody, nobody.view(1, 0).expand(2, 0), nowhere, nobody, 0)["energy"].shape == (0,)
+    check_atom_alone(potential())
 
 
 def test_options_rebuild_it_and_a_file_keeps_it(tmp_path):
@@ -359,19 +309,7 @@ def test_a_config_names_the_option_that_makes_no_model(tmp_path):
 
 def test_compiles_into_one_graph_with_the_same_answer_at_any_size():
     made = model(layers=2, lmax=1, max_z=9).requires_grad_(False)
-    options = {"fullgraph": True, "backend": "aot_eager"}
-    compiled = torch.compile(made, dynamic=True, **options)
-    for atoms in (21, 65, 3):
-        pos = 1.6 * torch.cartesian_prod(*[torch.arange(6).double()] * 3)[:atoms]
-        pos = pos + 0.3 * torch.rand(atoms, 3, generator=torch.Generator().manual_seed(0)).double()
-        given = AtomGraph.build(torch.arange(atoms) % 7 + 1, pos, cutoff=3.0, dtype=torch.float64)
-        answers = []
-        for call in (made, compiled):
-            vectors = given.edge_vectors().detach().requires_grad_()
-            out = call(given.atomic_numbers, given.edge_index, vectors, given.batch, 1)
-            gradient = torch.autograd.grad(out["energy"].sum(), vectors, materialize_grads=True)[0]
-            answers.append((out["energy"].detach(), gradient))
-        torch.testing.assert_close(answers[0], answers[1], rtol=1e-12, atol=1e-12)
+    check_compiles(made, (21, 65, 3), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize(
