@@ -73,7 +73,7 @@ def check_stress(made, **tolerance):
 
 
 def check_cutoff(made):
-    """What a pair adds goes to zero like the fourth power of the distance that is left, forces like the third."""
+    """A pair ends like the fourth power of the distance that is left, its force like the third."""
 
     def at(distance):
         out = made(graph(Atoms("OHF", [[0, 0, 0], [0.97, 0, 0], [0, distance, 0]]), made))

@@ -28,7 +28,7 @@ from tests.models.potential_checks import (
     check_forces,
     check_order_and_origin,
     check_stress,
-)  # fmt: skip
+)
 from tests.models.test_nequip import exact
 from tests.models.test_tensornet import crystal, rattled, run, slab
 from tests.torchmdnet_reference import NUMBERS, POSITIONS
