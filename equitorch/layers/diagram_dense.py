@@ -113,12 +113,14 @@ class Work(NamedTuple):
         moved_in: numbers that the lower halves have, once for each permutation, for one channel.
         moved_out: numbers that the upper halves have.
         steps: roughly, how many small tensors there are.
+        single: whether one kernel does it all, on the CPU and without gradients.
     """
 
     products: int
     moved_in: int
     moved_out: int
     steps: int
+    single: bool = False
 
 
 def prefers_matrix(
@@ -126,8 +128,8 @@ def prefers_matrix(
 ) -> bool:
     """Whether a product with the kept matrix beats the plan, by what was measured on one core.
 
-    In doubt it does. The constants are fitted to 147 cases of S, O, SO and Sp, n from 2 to 16, orders up to 4
-    and batches up to 128: the plan was chosen only where it is faster.
+    In doubt it does. The constants for one kernel are fitted to 286 cases of S, O, Sp, B and O(1,3), n from 2
+    to 16, orders up to 4, up to 32 channels and batches up to 256, half of them within 10 %, in microseconds.
 
     Args:
         points: number of features.
@@ -146,10 +148,15 @@ def prefers_matrix(
         matrix = 20 + entries * 2e-6 + points * entries * 5e-8
         plan = 150 + 5 * work.steps + points * (products * 5e-8 + (moved + inputs + outputs) * 4e-6)
     else:
-        read = 0.04e-3 if entries < _CACHED else 0.15e-3
-        matrix = 5 + entries * read + points * entries * 1.35e-5
-        plan = 60 + 2 * work.steps + points * (products * 2e-5 + moved * 5e-4 + (inputs + outputs) * 6e-4)
-    return matrix < 1.2 * plan
+        ends, places = inputs + outputs, work.moved_in + work.moved_out + sum(rows)
+        matrix = 12 + 3.6e-5 * entries + 1.6e-4 * max(0, entries - _CACHED)
+        matrix += points * (1.1e-5 * entries + 1e-4 * ends)
+        if work.single:
+            plan = 24 + 0.22 * work.steps
+            plan += points * (0.11 + 2e-5 * products + 1.5e-4 * moved + 2.6e-5 * ends + 2.9e-4 * places)
+        else:
+            plan = 60 + 2 * work.steps + points * (2e-5 * products + 5e-4 * moved + 6e-4 * ends)
+    return matrix < 1.5 * plan
 
 
 def best_time(layer: Callable[[Tensor], Tensor], x: Tensor, repeats: int = 5) -> float:

@@ -111,6 +111,10 @@ class DiagramMaps(nn.Module):
         both = Side(inner.groups, (*inner.blocks, *self.constant.blocks))
         self.shifted = DiagramSum(both, outer, normalization, depthwise=False) if bias else None
         self.adds = self.mixed.product is None and self._is_constant()
+        factors = [factor for side in (inner, outer) for factor in side.factors]
+        self.plain = all(factor == Factor(factor.order) for factor in factors)
+        one_kernel = self.mixed.product is None and self.mixed.plan.single and self.plain
+        self.single = one_kernel and (self.adds or not self.bias_joints)
         self.separate: DiagramSum | None = None
         shapes = [joint.shape(inner, outer) for joint in self.joints]
         self.shapes = list(zip(self.joints, shapes, strict=True))
@@ -160,7 +164,7 @@ class DiagramMaps(nn.Module):
             products += min(low, high) * p * h * g
             moved_in += low * p * h
             moved_out += high * g
-        return Work(products, moved_in, moved_out, self.steps)
+        return Work(products, moved_in, moved_out, self.steps, self.single)
 
     def unmixed(self) -> None:
         """Prepare for weights that do not mix channels."""
@@ -218,16 +222,17 @@ class DiagramMaps(nn.Module):
             return lambda x: self(x, weights, bias, sizes)
         one = torch.nn.functional.pad(weights[0].new_ones(1, 1, 1), (0, channels - 1))
         scale = float(sizes[0]) ** whole.powers[0]
-        plain = all(
-            factor == Factor(factor.order) for side in (self.inner, self.outer) for factor in side.factors
-        )
 
         def apply(x: Tensor) -> Tensor:
-            xs = [x] if plain and len(self.inner.blocks) == 1 else self.inner.lift(x, sizes, self.symmetric)
+            xs = (
+                [x]
+                if self.plain and len(self.inner.blocks) == 1
+                else self.inner.lift(x, sizes, self.symmetric)
+            )
             if shifted is not None:
                 xs.append(one.expand(x.shape[0], 1, channels))
             ys = diagram_linear(xs, given, whole.plan, sizes[0], bias=own, scale=scale)
-            return ys[0] if plain and len(ys) == 1 else self.outer.lower(ys, sizes, self.symmetric)
+            return ys[0] if self.plain and len(ys) == 1 else self.outer.lower(ys, sizes, self.symmetric)
 
         return apply
 
