@@ -15,7 +15,7 @@ from equitorch.ops.backend import fused, traced
 from equitorch.ops.diagrams import reference
 from equitorch.ops.diagrams.program import without_whole
 
-_KERNELS = {"cpu": "cpu"}
+_KERNELS = {"cpu": "cpu", "cuda": "triton"}
 _loaded: dict[str, ModuleType] = {}
 
 
