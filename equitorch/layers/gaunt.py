@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from equitorch.layers.constant import Constant
 from equitorch.layers.rows import expect_dtype
 from equitorch.ops.gaunt import gaunt_product, product_and_bracket
+from equitorch.ops.gaunt.form import Form
+from equitorch.ops.gaunt.weighted import Weight, weighted_product
 from equitorch.reps import Irreps
 from equitorch.reps.gaunt import gradient_scales, path_powers
 
@@ -91,21 +93,20 @@ class GauntTensorProduct(nn.Module):
         self.weight2 = nn.Parameter(torch.empty(rank, *second))
         kinds = (2,) if parity == "full" else ()
         self.weight3 = nn.Parameter(torch.empty(rank, *kinds, *last))
-        self.scale1, self.scale2 = (
-            Constant(gradient_scales(lmax)[:, None]) if parity == "odd" else None for lmax in (lmax1, lmax2)
-        )
+        for slot, lmax in enumerate((lmax1, lmax2), 1):
+            scale = gradient_scales(lmax) if parity == "odd" else torch.ones(stacks * (lmax + 1))
+            setattr(self, f"spread{slot}", Constant(_spread(lmax, stacks, scale)))
         sigma = torch.stack([path_powers(*self.lmaxs, kind).sum((0, 1)).sqrt() for kind in KINDS[parity]])
         inverse = torch.where(sigma > 0, 1 / sigma, 0)
         if parity == "full":  # two products and two brackets, as far as there are any
             inverse = (inverse / (2 * (sigma > 0).sum(0).clamp(min=1).double()).sqrt()).repeat(1, 2)
         self.scale3 = Constant(inverse[..., None] if parity == "full" else inverse[0][:, None])
-        for slot, lmax in enumerate(self.lmaxs, 1):
-            self.register_buffer(f"degree{slot}", _degrees(lmax, stacks), persistent=False)
+        halved = inverse / 2 if parity == "full" else inverse[0]  # half of each sum and difference of stacks
+        self.spread3 = Constant(_spread(lmax_out, stacks, halved))
         self.reset_parameters()
 
-    degree1: Tensor
-    degree2: Tensor
-    degree3: Tensor
+    spread1: Constant
+    spread2: Constant
 
     @property
     def lmaxs(self) -> tuple[int, int, int]:
@@ -149,39 +150,45 @@ class GauntTensorProduct(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         self._check(x, y)
+        if self.rank == 1 and self.parity != "full" and x.ndim == 3 and x.shape[::2] == y.shape[::2]:
+            form = Form(*self.lmaxs, self.parity, self.backend)
+            z = weighted_product(x, y, self._weights(), form) if x.shape[2] == self.channels else None
+            if z is not None:
+                return z
         x, y = x[(None,) * (y.ndim - x.ndim)], y[(None,) * (x.ndim - y.ndim)]
-        a = self._weighted(x, self.weight1, self.scale1, self.degree1)
-        b = self._weighted(y, self.weight2, self.scale2, self.degree2)
-        weight3 = self.weight3 * self.scale3.value
+        several = self.rank > 1  # then the operands of each product, one behind the other on a new first axis
+        a = x * self._rows(self.weight1, self.spread1.value, x.ndim + several)
+        b = y * self._rows(self.weight2, self.spread2.value, y.ndim + several)
         if self.parity == "full":
-            z = self._full(a, b, weight3)
+            z = self._full(a, b)
         else:
             z = gaunt_product(a, b, self.lmax_out, parity=self.parity, backend=self.backend)
-            z = z * self._rows(weight3, self.degree3, z.ndim)
+            z = z * self._rows(self.weight3, self.spread3.value, z.ndim)
         return z if self.rank == 1 else z.sum(0)
 
-    def _weighted(self, x: Tensor, weight: Tensor, scale: Constant | None, degree: Tensor) -> Tensor:
-        """The operand of each of the R products, one behind the other along a new first axis if R > 1."""
-        weight = weight if scale is None else weight * scale.value
-        return x * self._rows(weight, degree, x.ndim + (self.rank > 1))
+    def _weights(self) -> list[Weight]:
+        values = self.weight1, self.weight2, self.weight3
+        spreads = self.spread1, self.spread2, self.spread3
+        return [Weight(value, spread.value) for value, spread in zip(values, spreads, strict=True)]
 
-    def _rows(self, weight: Tensor, degree: Tensor, ndim: int) -> Tensor:
+    def _rows(self, weight: Tensor, spread: Tensor, ndim: int) -> Tensor:
         """Weights of degrees as weights of rows, with as many axes as a feature."""
-        rows = weight.index_select(-2, degree)
+        rows = spread @ weight
         if self.rank == 1:
             return rows[0]
         return rows.reshape(self.rank, *[1] * (ndim - 3), *rows.shape[-2:])
 
-    def _full(self, x: Tensor, y: Tensor, weight3: Tensor) -> Tensor:
+    def _full(self, x: Tensor, y: Tensor) -> Tensor:
         """Products and brackets of sums and of differences of the two stacks contain those of all pairs."""
         even, odd = product_and_bracket(_mixed(x), _mixed(y), self.lmax_out, backend=self.backend)
-        rows = [self._rows(w, self.degree3, even.ndim - 1) for w in (weight3 / 2).unbind(1)]
+        kinds = zip(self.weight3.unbind(1), self.spread3.value.unbind(), strict=True)
+        rows = [self._rows(weight, spread, even.ndim - 1) for weight, spread in kinds]
         product = torch.cat([even[0] + even[1], even[0] - even[1]], dim=-2)
         bracket = torch.cat([odd[0] - odd[1], odd[0] + odd[1]], dim=-2)
         return product * rows[0] + bracket * rows[1]
 
     def _check(self, x: Tensor, y: Tensor) -> None:
-        rows = self.degree1.shape[0], self.degree2.shape[0]
+        rows = self.spread1.exact.shape[0], self.spread2.exact.shape[0]
         wanted = zip((x, y), rows, strict=True)
         if any(t.ndim < 2 or t.shape[-2] != n or t.shape[-1] not in (1, self.channels) for t, n in wanted):
             raise ValueError(
@@ -230,7 +237,8 @@ def _mixed(x: Tensor) -> Tensor:
     return torch.stack([natural + pseudo, natural - pseudo])
 
 
-def _degrees(lmax: int, stacks: int) -> Tensor:
-    """The entry in the weights of every row."""
+def _spread(lmax: int, stacks: int, scale: Tensor) -> Tensor:
+    """The matrix from weights of degrees, times a scale each, to weights of rows: (..., rows, degrees)."""
     sizes = torch.arange(1, 2 * lmax + 2, 2).repeat(stacks)
-    return torch.arange(stacks * (lmax + 1)).repeat_interleave(sizes)
+    degree = torch.arange(stacks * (lmax + 1)).repeat_interleave(sizes)
+    return torch.eye(stacks * (lmax + 1), dtype=torch.float64)[degree] * scale.unsqueeze(-2)

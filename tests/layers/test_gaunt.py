@@ -113,7 +113,7 @@ def test_begins_with_unit_variance_in_every_degree(parity, rank):
 def test_doubles_the_variance_without_that_correction():
     layer = GauntTensorProduct(4, 4, 4, 8)
     x = torch.randn(20_000, 25, 8)
-    z = layer(x, x) * layer.scale3.value.reciprocal()[layer.degree3]
+    z = layer(x, x) * layer.spread3.value.sum(-1, keepdim=True).reciprocal()
     assert abs(z.var(0)[1:4].mean() / (2 * 1.592) - 1) < 0.05
     assert abs(z.mean(0)[0].mean() - 7.05) < 0.1
 
@@ -134,3 +134,27 @@ def test_says_what_it_expected():
         GauntTensorProduct(1, 1, 1, 2, "full")(torch.zeros(5, 4, 2), torch.zeros(5, 8, 2))
     with pytest.raises(ValueError, match=r"expects x of its own dtype, torch\.float32"):
         GauntTensorProduct(1, 1, 1, 2)(torch.zeros(5, 4, 2).double(), torch.zeros(5, 4, 2))
+
+
+@pytest.mark.parametrize("parity", ["even", "odd"])
+@pytest.mark.parametrize("needed", [(0, 1, 2, 3, 4), (0, 4), (1, 2), (3,)])
+def test_one_step_is_the_sum_of_its_parts(parity, needed):
+    """With leading axes of one length the layer is one step of autograd; with more, several."""
+    torch.manual_seed(0)
+    layer = GauntTensorProduct(2, 1, 3, 4, parity).double()
+    given = [torch.randn(5, 9, 4, dtype=torch.float64), torch.randn(5, 4, 4, dtype=torch.float64)]
+    given += list(layer.parameters())
+    with torch.no_grad():
+        for weight in given[2:]:
+            weight.normal_()
+    for n, tensor in enumerate(given):
+        tensor.requires_grad_(n in needed)
+    wanted = [given[n] for n in needed]
+    found = []
+    for x, y in (given[:2], (given[0][None], given[1][None])):
+        z = layer(x, y)
+        first = torch.autograd.grad(z.sin().sum(), wanted, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in first), wanted)
+        found.append([z.reshape(5, 16, 4), *first, *second])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)

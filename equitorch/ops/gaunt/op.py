@@ -15,7 +15,7 @@ from equitorch.ops.gaunt.form import BACKENDS, BRACKET, PRECISIONS, PRODUCT, For
 from equitorch.ops.gaunt.program import Values
 from equitorch.ops.gaunt.reference import gaunt as reference
 
-_PROGRAMS = {
+PROGRAMS = {
     parity: Program((0, 1), tuple([Request(slot, ((0, 1),)) for slot in slots]))
     for parity, slots in (("even", (PRODUCT,)), ("odd", (BRACKET,)), ("both", (PRODUCT, BRACKET)))
 }
@@ -117,7 +117,7 @@ def _called(
             f"{name} expects x and y of one dtype with equally many channels, or one of them with a single "
             f"channel, got {x.dtype} {tuple(x.shape)} and {y.dtype} {tuple(y.shape)}"
         )
-    program = _PROGRAMS[parity]
+    program = PROGRAMS[parity]
     if x.ndim == y.ndim == 3 and x.shape[0] == y.shape[0] and x.shape[2] == wide:
         return gaunt([x, y], program, form)
     try:
@@ -157,7 +157,7 @@ def gaunt(tensors: list[Tensor], program: Program, form: Form, known: Sequence[V
         return reference(tensors, program, form)
     if torch.is_grad_enabled() and any(t.requires_grad for t in tensors):
         return list(_Gaunt.apply(program, form, known, *tensors))
-    return _computed(tensors, program, form, known)[0]
+    return computed(tensors, program, form, known)[0]
 
 
 class _Gaunt(torch.autograd.Function):
@@ -165,7 +165,7 @@ class _Gaunt(torch.autograd.Function):
     def forward(
         ctx: Any, program: Program, form: Form, known: Sequence[Values], *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        outs, values = _computed(list(tensors), program, form, known)
+        outs, values = computed(list(tensors), program, form, known)
         ctx.program, ctx.form, ctx.kept = program, form, [len(components) for components in values]
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, *(value for components in values for value in components))
@@ -200,16 +200,17 @@ def _derivatives(
     return found
 
 
-def _computed(
+def computed(
     tensors: list[Tensor], program: Program, form: Form, known: Sequence[Values] = ()
 ) -> tuple[list[Tensor], list[Values]]:
+    """A program without history, and values on the grid if they are worth keeping."""
     if form.backend == "dense" or not fused(*tensors):
         return reference(tensors, program, form), []
     return chosen([t.detach() for t in tensors], program, form, known)
 
 
 def _dispatched(tensors: list[Tensor], program: list[int], sizes: list[int]) -> list[Tensor]:
-    return _computed(tensors, Program.read(program), Form.read(sizes))[0]
+    return computed(tensors, Program.read(program), Form.read(sizes))[0]
 
 
 def _fake(tensors: list[Tensor], program: list[int], sizes: list[int]) -> list[Tensor]:
