@@ -14,8 +14,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 COMPILE = """
 import importlib, pathlib, subprocess, tempfile
-import triton, triton.language as tl
+import torch, triton, triton.language as tl
 from equitorch.layers import EquivariantConvolution
+from equitorch.ops.diagrams import linear_plan
+from equitorch.ops.diagrams.program import without_whole
 from equitorch.ops.gaunt.form import Form, Program, Request
 from equitorch.ops.radial.knots import polynomials
 from equitorch.reps import Irreps
@@ -36,6 +38,22 @@ def sphere(parity, lmax, precision, backward=False):
     launch, *more = kernel.plan(program, form, kernel.room(precision, 9))
     named = {{"JOB": launch.job, "POINTS": kernel._offsets(form)[1], "ADD": False, "PRECISION": precision}}
     return {{**named, **kernel.settings(launch.job, precision, 166912), "aligned": "xs outs tables C"}}
+
+def diagrams(group, order, way, level=0, form="", split=False):
+    kernel = importlib.import_module("equitorch.ops.diagrams.triton")
+    plan = linear_plan(group, 4, [order], [order], form)
+    if way == "analysis":
+        launches = kernel.analysis_launches(without_whole(plan.keys_in[0])[0], form, split, True)
+    else:
+        launches = kernel.synthesis_launches(plan.keys_out[0], form)
+    common = {{"SIZES": launches.sizes, "ACC": tl.float32, "aligned": "memory scale C"}}
+    if level is None:
+        side, wide = kernel.box(order, 64, 32)
+        own = {{"SUMS": launches.axes[0], "SLOTS": split * launches.slots, "SIDE": side, "BE": wide}}
+        return {{**common, **own, "num_warps": 1}}
+    one = launches.levels[level]
+    own = {{"LEVEL": one, "BR": 32, "BJ": 16, "BC": 32, "maxnreg": kernel.registers(one, torch.float32)}}
+    return {{**common, **own, **kernel.constants(form)}}
 
 resources = pathlib.Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
 for row, (op, name, types, constants) in enumerate({rows}):
@@ -73,6 +91,23 @@ EDGE = {  # of a rotation, single precision: what lies next to one another is re
     ),
 }
 ONE, TWO, THREE = (n * ("*fp32",) for n in (1, 2, 3))
+DIAGRAMS = [  # number of sectors, then what is compiled: None for sums over axes
+    (2, "'S', 2, 'analysis', None, split=True"),
+    (2, "'S', 2, 'analysis', None"),
+    (2, "'S', 2, 'analysis', 0, split=True"),
+    (2, "'S', 2, 'analysis', 1, split=True"),
+    (2, "'S', 2, 'analysis'"),
+    (3, "'S', 2, 'synthesis'"),
+    (3, "'S', 3, 'analysis', None, split=True"),
+    (3, "'S', 3, 'analysis', None"),
+    *((3, f"'S', 3, 'analysis', {level}, split=True") for level in (0, 1, 2)),
+    *((3, f"'S', 3, 'analysis', {level}") for level in (0, 1)),
+    *((4, f"'S', 3, 'synthesis', {level}") for level in (0, 1)),
+    *((1, f"{group}, 'analysis'") for group in ("'O', 2", "'O', 3")),
+    *((2, f"{group}, 'synthesis'") for group in ("'O', 2", "'O', 3")),
+    *((2, f"'Sp', 2, 'synthesis', form='Sp:{basis}'") for basis in ("block", "interleaved")),
+    (1, "'Sp', 2, 'analysis', form='Sp:block'"),
+]
 SPHERE = {TWO: "xs", ONE: "outs", "*fp32": "tables", "i32": "columns C"}
 KERNELS = [
     ("bilinear", "_bilinear", ENTRIES, f"{{'A_WIDE': True, 'B_WIDE': False, {SINGLE}}}"),
@@ -224,6 +259,15 @@ KERNELS = [
         "_gaunt",
         {THREE: "xs", TWO: "outs", "*fp32": "tables", "i32": "columns C"},
         "sphere('even', 4, 'ieee', backward=True)",
+    ),
+    *(
+        (
+            "diagrams",
+            "_axes" if "None" in what else "_gather",
+            {(3 + sectors) * ("*fp32",): "memory", "*fp32": "scale", "i32": "n parts C blocks pieces"},
+            f"diagrams({what})",
+        )
+        for sectors, what in DIAGRAMS
     ),
     ("squash", "_squash", {"*fp32": "x out", "i32": "C"}, f"{{'ROWS': 9, {SINGLE}}}"),
     ("squash", "_slope", {"*fp32": "x h out", "i32": "C"}, f"{{'ROWS': 9, {SINGLE}}}"),

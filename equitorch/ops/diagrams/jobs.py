@@ -117,8 +117,8 @@ def analysis_launches(key: str, form: str, split: bool, wide: bool) -> Launches:
         wide: whether sectors have the precision that sums are computed in; else no sum is read from there.
 
     >>> launches = analysis_launches("2|partition:0:0|partition:1:0", "", False, True)
-    >>> [len(level.jobs) for level in launches.levels]  # before, sums over axes; diagonal and trace; total
-    [2, 1]
+    >>> [len(level.jobs) for level in launches.levels]  # diagonal, trace, total; before, sums over axes
+    [3]
     """
     plan, views = reading(key)
     places, scratch = _analysis_places(plan, key, wide)

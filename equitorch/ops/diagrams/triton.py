@@ -23,6 +23,7 @@ from equitorch.ops.diagrams import reference
 from equitorch.ops.diagrams.jobs import (
     AxisSums,
     Launches,
+    Level,
     analysis_launches,
     evaluate,
     synthesis_launches,
@@ -334,6 +335,11 @@ def constants(form: str) -> dict[str, str | int]:
     return {"FORM": named, "PLUS": int(signs[1]) if signs else 0}
 
 
+def registers(level: Level, dtype: torch.dtype) -> int | None:
+    """How many a thread may have, where the compiler would take fewer than it needs."""
+    return 64 if dtype == torch.float32 and any(job.summed for job in level.jobs) else None
+
+
 def _run(
     launches: Launches, tensor: Tensor, sectors: Sequence[Tensor], n: int, form: str, scale: float, parts: int
 ) -> None:
@@ -360,7 +366,7 @@ def _run(
         blocks, columns = max(each), triton.cdiv(channels, width)
         _gather[batch * blocks * columns, len(jobs)](
             memory, factor, n, parts, channels, blocks, columns,
-            LEVEL=level, **constants(form), **common, **tile,
+            LEVEL=level, maxnreg=registers(level, wide), **constants(form), **common, **tile,
         )  # fmt: skip
 
 
