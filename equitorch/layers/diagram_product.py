@@ -11,11 +11,9 @@ from torch import Tensor, nn
 from equitorch.layers.constant import Constant
 from equitorch.layers.diagram_sides import Side
 from equitorch.layers.diagram_weights import Joint, block_halves, counts_of, form_of
-from equitorch.ops.diagrams import diagram_analysis, diagram_synthesis
+from equitorch.ops.diagrams import diagram_analysis, diagram_symbol, diagram_synthesis
 from equitorch.reps.diagram_plan import analysis_plan, plan_of_key
 from equitorch.reps.halves import Sector, count_halves, halves
-from equitorch.reps.matrix_groups import MatrixGroup
-from equitorch.reps.partitions import sign_values
 
 Sectors = tuple[Sector, ...]
 
@@ -52,12 +50,8 @@ class DiagramProduct(nn.Module):
             for sectors in self.upper
             for sector in sectors
         }
-        self.symbols, self.parities = nn.ModuleDict(), nn.ModuleDict()
+        self.parities = nn.ModuleDict()
         for joint in pairs:
-            for place, (above, below) in enumerate(zip(joint.upper, joint.lower, strict=True)):
-                symbol = _symbol(inner.groups[place], above, below)
-                if symbol is not None:
-                    self.symbols[_symbol_name(place, above, below)] = Constant(symbol)
             if any(sector.kind == "sign" for sector in joint.upper):
                 self.parities[joint.name] = Constant(_parity(joint, outer))
 
@@ -136,9 +130,8 @@ class DiagramProduct(nn.Module):
         for place, (sigma, above, below) in enumerate(zip(sigmas, joint.upper, joint.lower, strict=True)):
             order = [*range(start), *(start + s for s in sigma), *range(start + above.rank, y.ndim)]
             y = y.permute(order)
-            name = _symbol_name(place, above, below)
-            if name in self.symbols:
-                y = _contracted(y, self.symbols[name].value, start, above, below)
+            if above.kind in ("sign", "free"):
+                y = _turned(y, start, above, below, sizes[place], self.forms[place])
             start += above.rank + above.alternating
         return y.reshape(z.shape[0], _entries(joint.upper, sizes), *z.shape[2:])
 
@@ -209,32 +202,13 @@ def _powers(scale: Tensor, closed: list[int]) -> Tensor:
     return powers[:, None, None, None, :, None, None]
 
 
-def _symbol_name(place: int, above: Sector, below: Sector) -> str:
-    return f"{place}_{above.kind}_{above.rank}_{above.alternating}_{below.alternating}"
-
-
-def _symbol(group: MatrixGroup, above: Sector, below: Sector) -> Tensor | None:
-    """The Levi-Civita symbol that turns lower alternating axes to upper ones; None where there is none."""
-    if above.kind not in ("sign", "free"):
-        return None
-    symbol = torch.tensor(sign_values(group.n, group.n), dtype=torch.float64, device="cpu")
-    if above.kind == "sign":
-        return symbol.sum(-1) if above.rank + above.alternating + below.alternating < group.n else symbol
-    inverse = torch.linalg.inv(group.form)
-    for axis in range(above.alternating):
-        symbol = torch.tensordot(inverse, symbol, ([1], [axis])).movedim(0, axis)
-    return symbol
-
-
-def _contracted(y: Tensor, symbol: Tensor, start: int, above: Sector, below: Sector) -> Tensor:
+def _turned(y: Tensor, start: int, above: Sector, below: Sector, n: int, form: str) -> Tensor:
     """Lower alternating axes of y, after ``above.rank`` through axes from ``start``, turned to upper ones."""
-    first = start + above.rank
-    old = list(range(y.ndim))
-    gone = old[first : first + below.alternating]
-    new = list(range(y.ndim, y.ndim + above.alternating))
-    through = old[start:first] if above.kind == "sign" else []
-    kept = old[:first] + new + old[first + below.alternating :]
-    return torch.einsum(symbol, [*through, *new, *gone], y, old, kept)
+    end = start + above.rank + below.alternating
+    key = f"{above.kind}:{above.rank}:{below.alternating}:{above.alternating}"
+    flat = y.reshape(math.prod(y.shape[:start]), n ** (end - start), 1, math.prod(y.shape[end:]))
+    turned = diagram_symbol(flat, key, n, form)
+    return turned.reshape(*y.shape[:start], *[n] * (above.rank + above.alternating), *y.shape[end:])
 
 
 def _parity(joint: Joint, outer: Side) -> Tensor:
