@@ -11,7 +11,7 @@ from equitorch.ops.gaunt import fft, grid, separable
 from equitorch.ops.gaunt.form import Form, Program
 from equitorch.ops.gaunt.program import Transform, Values, evaluate
 
-_SEPARABLE_FROM = {"even": 22, "odd": 19, "both": 19}  # degrees of the integrand, x + y + result
+_SEPARABLE_FROM = {"even": 21, "odd": 19, "both": 19}  # degrees of the integrand, x + y + result
 _FEW = 512  # columns, with which it takes 6 degrees more
 
 _MAKERS: dict[str, Callable[[Form, Tensor], Transform]] = {
