@@ -150,8 +150,8 @@ class GauntTensorProduct(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         self._check(x, y)
-        if self.rank == 1 and self.parity != "full" and x.ndim == 3 and x.shape[::2] == y.shape[::2]:
-            form = Form(*self.lmaxs, self.parity, self.backend)
+        if self.rank == 1 and x.ndim == 3 and x.shape[::2] == y.shape[::2]:
+            form = Form(*self.lmaxs, "both" if self.parity == "full" else self.parity, self.backend)
             z = weighted_product(x, y, self._weights(), form) if x.shape[2] == self.channels else None
             if z is not None:
                 return z

@@ -136,13 +136,14 @@ def test_says_what_it_expected():
         GauntTensorProduct(1, 1, 1, 2)(torch.zeros(5, 4, 2).double(), torch.zeros(5, 4, 2))
 
 
-@pytest.mark.parametrize("parity", ["even", "odd"])
+@pytest.mark.parametrize("parity", ["even", "odd", "full"])
 @pytest.mark.parametrize("needed", [(0, 1, 2, 3, 4), (0, 4), (1, 2), (3,)])
 def test_one_step_is_the_sum_of_its_parts(parity, needed):
     """With leading axes of one length the layer is one step of autograd; with more, several."""
     torch.manual_seed(0)
     layer = GauntTensorProduct(2, 1, 3, 4, parity).double()
-    given = [torch.randn(5, 9, 4, dtype=torch.float64), torch.randn(5, 4, 4, dtype=torch.float64)]
+    stacks = 2 if parity == "full" else 1
+    given = [torch.randn(5, stacks * rows, 4, dtype=torch.float64) for rows in (9, 4)]
     given += list(layer.parameters())
     with torch.no_grad():
         for weight in given[2:]:
@@ -155,6 +156,6 @@ def test_one_step_is_the_sum_of_its_parts(parity, needed):
         z = layer(x, y)
         first = torch.autograd.grad(z.sin().sum(), wanted, create_graph=True)
         second = torch.autograd.grad(sum(g.square().sum() for g in first), wanted)
-        found.append([z.reshape(5, 16, 4), *first, *second])
+        found.append([z.reshape(5, stacks * 16, 4), *first, *second])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)

@@ -17,8 +17,8 @@ class Weight(NamedTuple):
     """Numbers for the rows of a feature: one for each degree and channel.
 
     Attributes:
-        value: shape (1, degrees, channels).
-        spread: a constant factor where a row has a degree, else 0. Shape (rows, degrees).
+        value: shape (1, ..., degrees, channels).
+        spread: a constant factor where a row has a degree, else 0. Shape (..., rows, degrees).
     """
 
     value: Tensor
@@ -26,15 +26,17 @@ class Weight(NamedTuple):
 
 
 def weighted_product(x: Tensor, y: Tensor, weights: Sequence[Weight], form: Form) -> Tensor | None:
-    """``w3 * product(w1 * x, w2 * y)`` row by row, differentiable to any order; None where PyTorch traces.
+    """``w3 * product(w1 * x, w2 * y)`` row by row, differentiable to any order; None where PyTorch traces
+    or chooses dtypes.
 
     The same as its parts, with a fraction of their calls.
 
     Args:
         x: first feature.
         y: second feature.
-        weights: of x, y and the result.
-        form: degrees, parity "even" or "odd", and backend.
+        weights: of x, y and the result; of "both" with a first axis for products and brackets.
+        form: degrees, parity and backend. With "both", features have natural rows, then pseudo ones, and
+            weights of the result count half.
 
     Shape:
         x: (points, rows, channels), y: (points, rows, channels) -> (points, rows, channels)
@@ -42,6 +44,8 @@ def weighted_product(x: Tensor, y: Tensor, weights: Sequence[Weight], form: Form
     one, two, three = weights
     given = (x, y, one.value, two.value, three.value)
     if traced(*given) or torch._C._functorch.peek_interpreter_stack() is not None:
+        return None
+    if torch.is_autocast_enabled(x.device.type):  # would round the weights
         return None
     out: Tensor = _Weighted.apply(form, [weight.spread for weight in weights], *given)
     return out
@@ -51,37 +55,81 @@ class _Weighted(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, form: Form, spreads: list[Tensor], *given: Tensor) -> Tensor:
         x, y, *values = given
-        rows = [spread @ value[0] for spread, value in zip(spreads, values, strict=True)]
-        (z,), kept = computed([x * rows[0], y * rows[1]], PROGRAMS[form.parity], form)
+        rows = _rows(spreads, values)
+        outs, kept = computed(_operands(x, y, rows, form), PROGRAMS[form.parity], form)
+        results = _results(outs, form)
         ctx.form, ctx.spreads, ctx.kept = form, spreads, [len(parts) for parts in kept]
-        ctx.save_for_backward(*given, *rows, z, *(part for parts in kept for part in parts))
-        return z * rows[2]
+        ctx.save_for_backward(*given, *rows, *results, *(part for parts in kept for part in parts))
+        return _total(results, rows[2:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-        x, y, *values = ctx.saved_tensors[:5]
-        rows, z, rest = ctx.saved_tensors[5:8], ctx.saved_tensors[8], iter(ctx.saved_tensors[9:])
-        known = [[next(rest) for _ in range(count)] for count in ctx.kept]
-        program, form, needed = PROGRAMS[ctx.form.parity], ctx.form, ctx.needs_input_grad[2:]
-        if torch.is_grad_enabled():
-            rows = tuple([spread @ value[0] for spread, value in zip(ctx.spreads, values, strict=True)])
-            a, b = x * rows[0], y * rows[1]
-            (z,), known = gaunt([a, b], program, form), []
+        saved, form, needed = iter(ctx.saved_tensors), ctx.form, ctx.needs_input_grad[2:]
+        x, y, *values = (next(saved) for _ in range(5))
+        program = PROGRAMS[form.parity]
+        count = len(program.requests)
+        rows, results = [next(saved) for _ in range(2 + count)], [next(saved) for _ in range(count)]
+        known = [[next(saved) for _ in range(parts)] for parts in ctx.kept]
+        if torch.is_grad_enabled():  # everything anew, with history
+            rows = _rows(ctx.spreads, values)
+            held, known = _operands(x, y, rows, form), []
+            results = _results(gaunt(held, program, form), form)
         else:
-            a, b = (x, y) if known else (x * rows[0], y * rows[1])  # known values stand for them
+            held = _operands(x, y, rows, form)
         wanted = tuple(n for n in range(2) if needed[n] or needed[2 + n])
         found: list[Tensor | None] = [None] * 5
         if wanted:
-            cotangents = gaunt([a, b, grad * rows[2]], program.derivative(wanted, (0,)), form, known)
-            for n, cotangent in zip(wanted, cotangents, strict=True):
+            cotangents = _cotangents(grad, rows[2:], form)
+            derivative = program.derivative(wanted, tuple(range(count)))
+            for n, own in zip(wanted, gaunt([*held, *cotangents], derivative, form, known), strict=True):
+                cotangent = _unmixed(own) if form.parity == "both" else own
                 found[n] = cotangent * rows[n] if needed[n] else None
                 if needed[2 + n]:
-                    found[2 + n] = _gradient(ctx.spreads[n], (x, y)[n], cotangent)
+                    found[2 + n] = (ctx.spreads[n].T @ ((x, y)[n] * cotangent).sum(0)).unsqueeze(0)
         if needed[4]:
-            found[4] = _gradient(ctx.spreads[2], z, grad)
+            sums = torch.stack([(result * grad).sum(0) for result in results])
+            own = ctx.spreads[2].mT @ (sums if form.parity == "both" else sums[0])
+            found[4] = own.unsqueeze(0)
         return None, None, *found
 
 
-def _gradient(spread: Tensor, x: Tensor, cotangent: Tensor) -> Tensor:
-    """Of the value of a weight, by the cotangent of its products with x."""
-    return (spread.T @ (x * cotangent).sum(0)).unsqueeze(0)
+def _rows(spreads: Sequence[Tensor], values: Sequence[Tensor]) -> list[Tensor]:
+    """Weights of the rows of x, of y, and of each result."""
+    one, two, three = (spread @ value[0] for spread, value in zip(spreads, values, strict=True))
+    return [one, two, *(three.unbind() if three.ndim == 3 else (three,))]
+
+
+def _operands(x: Tensor, y: Tensor, rows: Sequence[Tensor], form: Form) -> list[Tensor]:
+    held = [x * rows[0], y * rows[1]]
+    return [_mixed(tensor) for tensor in held] if form.parity == "both" else held
+
+
+def _results(outs: Sequence[Tensor], form: Form) -> list[Tensor]:
+    """Before they are weighed: of "both", the natural and pseudo rows of products, and of brackets."""
+    return [_unmixed(outs[0]), _unmixed(outs[1], -1)] if form.parity == "both" else list(outs)
+
+
+def _cotangents(grad: Tensor, rows: Sequence[Tensor], form: Form) -> list[Tensor]:
+    own = [grad * row for row in rows]
+    return [_mixed(own[0]), _mixed(own[1], -1)] if form.parity == "both" else own
+
+
+def _total(results: Sequence[Tensor], rows: Sequence[Tensor]) -> Tensor:
+    out = results[0] * rows[0]
+    return out if len(rows) == 1 else out.addcmul_(results[1], rows[1])
+
+
+def _mixed(x: Tensor, sign: int = 1) -> Tensor:
+    """Sums of natural and pseudo rows, and behind them their differences, as points of their own.
+
+    Products of sums and of differences, and their brackets, contain those of all pairs of stacks.
+    """
+    natural, pseudo = x.chunk(2, dim=1)
+    return torch.cat([natural + pseudo, natural - pseudo if sign > 0 else pseudo - natural])
+
+
+def _unmixed(x: Tensor, sign: int = 1) -> Tensor:
+    """The transpose of ``_mixed``; with -1 for brackets, where differences count the other way round."""
+    both, other = x.chunk(2)
+    first, second = both + other, both - other
+    return torch.cat([first, second] if sign > 0 else [second, first], dim=1)
