@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +14,9 @@ from torch import Tensor
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
 _HAS_NUMBA = importlib.util.find_spec("numba") is not None
 _fused_allowed = True
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def fused(*operands: Tensor, half: bool = False) -> bool:
@@ -28,6 +33,16 @@ def fused(*operands: Tensor, half: bool = False) -> bool:
     return _HAS_NUMBA and wide and all(x.device.type == "cpu" for x in operands)
 
 
+def kernels_allowed() -> bool:
+    """Whether nobody forbade fused kernels.
+
+    >>> with use_reference():
+    ...     kernels_allowed()
+    False
+    """
+    return _fused_allowed
+
+
 def traced(*operands: Tensor) -> bool:
     """Whether PyTorch records a program (``torch.compile``, ``export``, ``make_fx``) instead of computing.
 
@@ -36,6 +51,28 @@ def traced(*operands: Tensor) -> bool:
     if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() > 0:
         return True
     return any(type(x) is not Tensor and type(x) is not torch.nn.Parameter for x in operands)
+
+
+def lasting(make: Callable[P, R]) -> Callable[P, R]:
+    """A function that makes tensors which are kept, and may be called for the first time anywhere.
+
+    Tensors made inside a ``torch.func`` transform die with it, and no derivative takes those made in
+    inference mode: the function runs outside of both. To be put below the cache.
+
+    >>> made = lasting(torch.zeros)
+    >>> with torch.inference_mode():
+    ...     made(2).is_inference()
+    False
+    """
+
+    @functools.wraps(make)
+    def made(*args: P.args, **kwargs: P.kwargs) -> R:
+        from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+
+        with torch.inference_mode(False), temporarily_clear_interpreter_stack():
+            return make(*args, **kwargs)
+
+    return made
 
 
 @contextlib.contextmanager

@@ -70,6 +70,17 @@ def test_is_the_exact_contraction(backend):
 
 
 @pytest.mark.parametrize("backend", FAST)
+@pytest.mark.parametrize(("lmax", "parity"), [(4, "even"), (6, "even"), (7, "odd"), (8, "odd")])
+def test_many_rows_keep_single_precision(backend, lmax, parity):
+    """The largest of many errors, on large grids; sums over all points at once would be twice as far off."""
+    for count, channels in (600, 1), (40, 16):
+        x, y = operands(lmax, lmax, (count,), channels, torch.float32, seed=3)
+        exact = gaunt_product(x.double(), y.double(), 2 * lmax, parity=parity, backend="separable")
+        found = gaunt_product(x, y, 2 * lmax, parity=parity, backend=backend)
+        assert relative(found.double(), exact) < 5e-6
+
+
+@pytest.mark.parametrize("backend", FAST)
 @pytest.mark.parametrize("parity", ["even", "odd", "both"])
 @pytest.mark.parametrize("channels", [1, 3, 16])
 def test_every_slot_and_sums_of_them_agree_with_the_reference(backend, parity, channels):
@@ -438,6 +449,35 @@ def test_half_precision_runs_by_the_reference(dtype):
         found = gaunt_product(x, y, 2, backend=backend)
         assert found.dtype == dtype
         assert relative(found.double(), expected) < 0.1
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("channels", [3, 20])
+def test_autocast_lowers_nothing(backend, channels):
+    x, y = operands(4, 4, (4,), channels, torch.float32)
+    x.requires_grad_()
+    (expected,) = torch.autograd.grad(gaunt_product(x, y, 4, backend=backend).square().sum(), x)
+    with torch.autocast("cpu", torch.bfloat16):
+        z = gaunt_product(x, y, 4, backend=backend)
+        (found,) = torch.autograd.grad(z.square().sum(), x)
+    assert z.dtype == torch.float32
+    assert relative(found, expected) < 1e-5
+
+
+def test_what_a_transform_makes_first_outlives_it():
+    """Coefficients are kept; those made inside a transform would belong to one that is over."""
+    from equitorch.ops.gaunt import reference
+
+    x, y = operands(2, 1)
+
+    def square(x):
+        return gaunt_product(x, y, 2).square().sum()
+
+    reference._coefficients.cache_clear()
+    twice = torch.func.jacrev(torch.func.jacrev(square))
+    first = twice(x)
+    assert torch.equal(twice(x), first)
+    assert torch.func.jacrev(square)(x).shape == x.shape
 
 
 def test_threads_change_no_digit_that_counts():

@@ -271,6 +271,25 @@ def test_has_a_batching_rule():
     torch.testing.assert_close(op(x), whole)
 
 
+def test_what_a_transform_or_inference_makes_first_outlives_it():
+    x = torch.randn(4, 3, dtype=torch.float64)
+
+    def square(x):
+        return spherical_harmonics(3, x).square().sum(0)[-1]
+
+    reference.steps.cache_clear()
+    reference._raising.cache_clear()
+    twice = torch.func.jacrev(torch.func.jacrev(square))
+    first = twice(x)
+    assert torch.equal(twice(x), first)
+    reference.steps.cache_clear()
+    reference._raising.cache_clear()
+    with use_reference():
+        with torch.inference_mode():
+            square(x)
+        assert torch.isfinite(torch.autograd.grad(square(x.requires_grad_()), x)[0]).all()
+
+
 def test_eager_use_imports_no_compiler():
     program = """
 import sys, torch

@@ -131,6 +131,25 @@ def test_the_check_can_fail(monkeypatch):
     assert (short - exact).abs().max() > 1e-2
 
 
+def test_what_a_transform_or_inference_makes_first_outlives_it():
+    from equitorch.ops.sphere_power import reference
+
+    x, weight, index = operands(2, 1, 3, False, 2)
+
+    def square(x):
+        return sphere_polynomial(x, weight, index, 1).square().sum()
+
+    reference._tables.cache_clear()
+    twice = torch.func.jacrev(torch.func.jacrev(square))
+    first = twice(x)
+    assert torch.equal(twice(x), first)
+    reference._tables.cache_clear()
+    with use_reference():
+        with torch.inference_mode():
+            square(x)
+        assert torch.isfinite(torch.autograd.grad(square(x.requires_grad_()), x)[0]).all()
+
+
 def test_says_what_it_expected():
     x, weight, index = operands(2, 1, 3, False, 2)
     with pytest.raises(ValueError, match=r"weight of shape \(species, orders, 3 or 1, channels\)"):

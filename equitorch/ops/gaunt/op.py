@@ -203,7 +203,10 @@ def _derivatives(
 def computed(
     tensors: list[Tensor], program: Program, form: Form, known: Sequence[Values] = ()
 ) -> tuple[list[Tensor], list[Values]]:
-    """A program without history, and values on the grid if they are worth keeping."""
+    """A program without history, and values on the grid if they are worth keeping; autocast is ignored."""
+    if torch.is_autocast_enabled(kind := tensors[0].device.type):
+        with torch.autocast(kind, enabled=False):
+            return computed(tensors, program, form, known)
     if form.backend == "dense" or not fused(*tensors):
         return reference(tensors, program, form), []
     return chosen([t.detach() for t in tensors], program, form, known)

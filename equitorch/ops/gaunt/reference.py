@@ -7,6 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
+from equitorch.ops.backend import lasting
 from equitorch.ops.gaunt.form import BRACKET, PRODUCT, Form, Program
 from equitorch.reps.gaunt import gaunt_coupling
 
@@ -43,6 +44,7 @@ def _derivative(
 
 
 @functools.lru_cache(maxsize=32)
+@lasting
 def _coefficients(lmaxs: tuple[int, int, int], kind: int) -> Tensor:
     """Gaunt coefficients of the slots x, y and the product or the bracket. Float64."""
     return gaunt_coupling(*lmaxs, "even" if kind == PRODUCT else "odd").dense()

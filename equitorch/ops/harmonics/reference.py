@@ -14,6 +14,7 @@ import math
 import torch
 from torch import Tensor
 
+from equitorch.ops.backend import lasting
 from equitorch.reps import wigner_3j
 
 NORMALIZATIONS = ("component", "integral", "norm")
@@ -66,18 +67,21 @@ def scale(l: int, normalization: str) -> float:
 
 
 @functools.cache
+@lasting
 def steps(lmax: int, normalization: str) -> tuple[Tensor, ...]:
     """The maps from degree l to l + 1, float64: shape (rows of degree l * axes, 2l + 3)."""
     return tuple(_raising(l) * (scale(l + 1, normalization) / scale(l, normalization)) for l in range(lmax))
 
 
 @functools.cache
+@lasting
 def _raising(l: int) -> Tensor:
     coupling = wigner_3j(l + 1, l, 1).permute(1, 2, 0).reshape(3 * (2 * l + 1), 2 * l + 3)
     return coupling.double() * ((2 * l + 3) / math.sqrt(l + 1))
 
 
 @functools.cache
+@lasting
 def table(lmax: int, normalization: str) -> tuple[Tensor, ...]:
     """The nonzeros of all steps, grouped by the row they add to: what the kernels loop over.
 

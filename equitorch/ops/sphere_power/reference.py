@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from equitorch.ops.backend import lasting
 from equitorch.reps.sphere import SphereGrid, to_grid
 
 
@@ -65,6 +66,7 @@ def tables(sizes: Sizes, like: Tensor) -> Tables:
 
 
 @functools.lru_cache(maxsize=64)
+@lasting
 def _tables(
     lmax_in: int, lmax_out: int, orders: int, degrees: int, dtype: torch.dtype, device: torch.device
 ) -> Tables:
