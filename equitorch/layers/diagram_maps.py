@@ -23,7 +23,7 @@ from equitorch.layers.diagram_weights import (
     spread,
     standard_deviations,
 )
-from equitorch.ops.diagrams import diagram_linear, linear_plan
+from equitorch.ops.diagrams import diagram_linear, linear_plan, prepared_linear
 
 
 class DiagramSum(nn.Module):
@@ -222,17 +222,15 @@ class DiagramMaps(nn.Module):
             return lambda x: self(x, weights, bias, sizes)
         one = torch.nn.functional.pad(weights[0].new_ones(1, 1, 1), (0, channels - 1))
         scale = float(sizes[0]) ** whole.powers[0]
+        if shifted is None and self.plain and len(self.inner.blocks) == len(self.outer.blocks) == 1:
+            return prepared_linear(given, whole.plan, sizes[0], bias=own, scale=scale)
 
         def apply(x: Tensor) -> Tensor:
-            xs = (
-                [x]
-                if self.plain and len(self.inner.blocks) == 1
-                else self.inner.lift(x, sizes, self.symmetric)
-            )
+            xs = self.inner.lift(x, sizes, self.symmetric)
             if shifted is not None:
                 xs.append(one.expand(x.shape[0], 1, channels))
             ys = diagram_linear(xs, given, whole.plan, sizes[0], bias=own, scale=scale)
-            return ys[0] if self.plain and len(ys) == 1 else self.outer.lower(ys, sizes, self.symmetric)
+            return self.outer.lower(ys, sizes, self.symmetric)
 
         return apply
 

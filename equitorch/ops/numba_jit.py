@@ -7,7 +7,7 @@ import os
 import threading
 import types
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import torch
@@ -37,20 +37,28 @@ class JitPair:
     def __init__(self, function: Callable[..., None]) -> None:
         functools.update_wrapper(self, function)
         self._function = function
-        self._compiled: dict[tuple[bool, tuple[Any, ...]], Callable[..., None]] = {}
+        self._compiled: dict[tuple[bool, Hashable], Callable[..., None]] = {}
 
-    def __call__(self, *arguments: Any, work: float = float("inf")) -> None:
-        """Run with C-contiguous arrays and numbers; ``work`` estimates the scalar operations."""
+    def __call__(self, *arguments: Any, work: float = float("inf"), kind: Hashable = None) -> None:
+        """Run with C-contiguous arrays and numbers.
+
+        Args:
+            *arguments: those of the function.
+            work: about how many scalar operations it takes.
+            kind: what decides the types of the arguments; looking at each takes microseconds.
+        """
         threads = torch.get_num_threads()
         if threads == 1 or work < _WORTH_THREADS or _pool_owner not in (0, os.getpid()):
-            self._run(False, arguments)
+            self._run(False, kind, arguments)
         else:
             with _lock:
                 _open_pool(threads)
-                self._run(True, arguments)
+                self._run(True, kind, arguments)
 
-    def _run(self, parallel: bool, arguments: tuple[Any, ...]) -> None:
-        key = parallel, tuple([(a.dtype, a.ndim) if hasattr(a, "ndim") else type(a) for a in arguments])
+    def _run(self, parallel: bool, kind: Hashable, arguments: tuple[Any, ...]) -> None:
+        if kind is None:
+            kind = tuple([(a.dtype, a.ndim) if hasattr(a, "ndim") else type(a) for a in arguments])
+        key = parallel, kind
         kernel = self._compiled.get(key)
         if kernel is not None:
             return kernel(*arguments)

@@ -544,6 +544,35 @@ def test_keeps_its_matrix_until_a_weight_changes(backend):
         torch.testing.assert_close(layer(x), by_matrix(layer, x))
 
 
+@torch.no_grad()
+def test_runs_prepared_weights_until_they_change():
+    layer = made(power("S", 5, 2), power("S", 5, 2), backend="fused")
+    x, other = features(layer, 4), torch.randn(6, 49, layer.channels_in, dtype=torch.float64)
+    weight = layer.weights["partition_2"]
+
+    def double():
+        weight.data = 2 * weight
+
+    changes = [
+        lambda: weight.mul_(2),
+        lambda: weight.data.mul_(2),  # no version counter tells
+        double,
+        lambda: layer.weights.register_parameter("partition_2", torch.nn.Parameter(-weight)),
+        lambda: layer.bias["partition_0"].add_(1),
+    ]
+    for change in changes:
+        before = [layer(x), layer(x), layer(other)]
+        change()
+        torch.testing.assert_close(layer(x), by_matrix(layer, x))
+        expected = torch.einsum("iojc,bjc->bio", layer.to_dense(7), other) + layer.dense_bias(7)
+        torch.testing.assert_close(layer(other), expected)
+        assert (layer(x) - before[0]).abs().max() > 1e-3
+    layer.backend = "dense"
+    assert layer._cache.latest
+    torch.testing.assert_close(layer(x), by_matrix(layer, x))
+    assert "dense" in [backend for _, backend in layer._cache.entries]
+
+
 def test_measures_its_backends_when_asked():
     layer = made(power("S", 4, 2), power("S", 4, 2))
     x = features(layer, 5)

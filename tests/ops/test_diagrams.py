@@ -1,6 +1,7 @@
 """equitorch/ops/diagrams"""
 
 import itertools
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from equitorch.ops.diagrams import (
     diagram_synthesis,
     linear_plan,
     orbit_map,
+    prepared_linear,
     reference,
 )
 from equitorch.reps import TensorPower
@@ -312,3 +314,41 @@ def test_says_which_bias_it_expected():
     weights, x = [torch.randn(1, 1, 2, 1, 2)], torch.randn(4, 3, 2)
     with pytest.raises(ValueError, match=r"diagram_linear expects none as bias here, got shape \(1, 2\)"):
         diagram_linear([x], weights, plan, 3, bias=torch.randn(1, 2))
+
+
+@pytest.mark.parametrize(("family", "n", "form"), [("S", 5, ""), ("S", 40, ""), ("Sp", 4, "Sp:block")])
+def test_prepared_weights_do_the_same(family, n, form):
+    plan = linear_plan(family, n, [2], [2], form)
+    (x,), weights = draw(plan, n, 8, 9, batch=5, dtype=torch.float32)
+    bias = torch.randn(plan.pairs[plan.constant].halves_out, 9)
+    apply = prepared_linear(weights, plan, n, bias=bias, scale=0.3)
+
+    def expected(x):
+        with use_reference():
+            return diagram_linear([x], weights, plan, n, bias=bias, scale=0.3)[0]
+
+    for given in (x, x[:0], x[1:2], x.mT.contiguous().mT, torch._neg_view(x)):
+        torch.testing.assert_close(apply(given), expected(given), atol=1e-4, rtol=1e-5)
+    with use_reference():
+        torch.testing.assert_close(apply(x), expected(x), atol=1e-4, rtol=1e-5)
+    recorded = x.clone().requires_grad_()
+    assert apply(recorded).requires_grad
+    weights[0].mul_(2)
+    torch.testing.assert_close(apply(x), expected(x), atol=1e-4, rtol=1e-5)
+    with pytest.raises(ValueError, match="expects inputs of shape"):
+        apply(x[:, 1:])
+
+
+def test_prepared_weights_are_there_for_many_threads():
+    plan = linear_plan("S", 12, [2], [2])
+    xs, weights = zip(*[draw(plan, 12, 8, 8, batch=batch) for batch in (3, 16, 40)], strict=True)
+    apply = prepared_linear(weights[0], plan, 12)
+    given = [x for (x,) in xs] * 40
+    expected = [diagram_linear([x], weights[0], plan, 12)[0] for x in given[:3]] * 40
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        try:
+            with ThreadPoolExecutor(3) as pool:
+                torch.testing.assert_close(list(pool.map(apply, given)), expected)
+        finally:
+            torch.set_num_threads(1)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numba import prange
+from numpy.typing import NDArray
 from torch import Tensor
 
 from equitorch.ops.diagrams.script import (
@@ -20,6 +22,7 @@ from equitorch.ops.diagrams.vectors import instruction
 from equitorch.ops.numba_jit import jit_pair, jit_part
 
 _NUMPY = {torch.float32: np.float32, torch.float64: np.float64}
+_LINE = 64  # bytes, as processors fetch them
 
 
 def analysis(x: Tensor, key: str, n: int, form: str, scale: float) -> list[Tensor]:
@@ -61,16 +64,63 @@ def linear(
         form: of the group.
         scale: a factor for each closed block of a lower half.
     """
-    if x.ndim != 3 or weights[0].ndim != 5 or not x.shape[2] or not weights[0].shape[4]:
+    found = prepared(weights, bias, key_in, key_out, n, form, scale)
+    return None if found is None else found.run(x)
+
+
+class Prepared(NamedTuple):
+    """The map of ``linear`` with its weights, for any number of features.
+
+    Nothing in it is written to, so any number of threads can run it. It reads the weights at each call.
+
+    Attributes:
+        script: what is done.
+        weights: and bias; others' memory.
+        addresses: of the pieces of memory, with the first two, input and output, left open.
+        factors: of instructions.
+        shape: of the feature of a sample.
+        dtype: of all numbers.
+    """
+
+    script: Script
+    weights: list[Tensor]
+    addresses: NDArray[np.int64]
+    factors: NDArray[Any]
+    shape: tuple[int, int]
+    dtype: torch.dtype
+
+    def run(self, x: Tensor) -> Tensor | None:
+        """The map; None if the shape is wrong. Shape (batch, *shape) -> (batch, *script.shapes[0])."""
+        if x.ndim != 3 or x.shape[1:] != self.shape or x.dtype is not self.dtype:
+            return None
+        y = x.new_empty((x.shape[0], *self.script.shapes[0]))
+        x = _plain(x)
+        addresses = self.addresses.copy()
+        addresses[0], addresses[1] = x.data_ptr(), y.data_ptr()
+        _launch(self.script, addresses, self.factors, x.shape[0])
+        return y
+
+
+def prepared(
+    weights: Sequence[Tensor],
+    bias: Tensor | None,
+    key_in: str,
+    key_out: str,
+    n: int,
+    form: str,
+    scale: float,
+) -> Prepared | None:
+    """``linear`` with these weights; None if there are no channels, or their shapes are wrong."""
+    if weights[0].ndim != 5 or not weights[0].shape[2] or not weights[0].shape[4]:
         return None
-    channels, given = (x.shape[2], weights[0].shape[4]), [*weights, *([] if bias is None else [bias])]
+    channels, given = weights[0].shape[2::2], [*weights] if bias is None else [*weights, bias]
     script = linear_script(key_in, key_out, n, form, *channels, bias is not None)
-    if (x.shape[1], *[w.shape for w in given]) != script.expected:
+    if tuple([w.shape for w in given]) != script.expected[1:]:
         return None
-    y = x.new_empty(x.shape[0], *script.shapes[0])
-    x = _plain(x)
-    _run(script, [x, y, *map(_plain, given)], y, scale)
-    return y
+    rows, given, dtype = script.expected[0], [_plain(w) for w in given], weights[0].dtype
+    assert isinstance(rows, int)
+    addresses = np.array([0, 0, *[w.data_ptr() for w in given]])
+    return Prepared(script, given, addresses, _factors(scale, dtype), (rows, channels[0]), dtype)
 
 
 def _plain(x: Tensor) -> Tensor:
@@ -81,24 +131,33 @@ def _plain(x: Tensor) -> Tensor:
 
 
 def _run(script: Script, memory: list[Tensor], like: Tensor, scale: float) -> None:
-    batch = like.shape[0]
-    if not like.numel():
-        return
+    if like.numel():
+        addresses = np.array([x.data_ptr() for x in memory])
+        _launch(script, addresses, _factors(scale, like.dtype), like.shape[0])
+
+
+def _factors(scale: float, dtype: torch.dtype) -> NDArray[Any]:
+    return np.array([1.0, -1.0, scale, -scale], dtype=_NUMPY[dtype])
+
+
+def _launch(script: Script, addresses: NDArray[np.int64], factors: NDArray[Any], batch: int) -> None:
     parts = min(batch, torch.get_num_threads())
-    own = like.new_empty(script.shared + parts * script.scratch)
-    start = own.data_ptr()
-    addresses = [*[x.data_ptr() for x in memory], start, start + script.shared * like.itemsize]
-    factors = np.array([1.0, -1.0, scale, -scale], dtype=_NUMPY[like.dtype])
+    if not parts:
+        return
+    own = np.empty(script.shared + parts * script.scratch + _LINE // factors.itemsize, factors.dtype)
+    sizes = script.shared, script.scratch
     _execute(
         script.before,
         script.each,
-        np.array(addresses),
+        addresses,
         script.steps,
         factors,
+        own,
+        *sizes,
         batch,
-        script.scratch,
         parts,
         work=batch * script.work,
+        kind=factors.dtype,
     )
 
 
@@ -227,13 +286,18 @@ def _follow(script, memory, factors):
 
 
 @jit_pair
-def _execute(before, each, addresses, steps, factors, batch, scratch, parts):
-    pieces, size = addresses.size, factors.itemsize
-    _follow(before, addresses, factors)
+def _execute(before, each, addresses, steps, factors, own, shared, scratch, batch, parts):
+    """A script for all samples; ``own`` is its memory, for what is kept and for each part."""
+    pieces, size = steps.size, factors.itemsize
+    whole = np.empty(pieces, np.int64)
+    whole[: pieces - 2] = addresses
+    whole[pieces - 2] = (own.ctypes.data + _LINE - 1) // _LINE * _LINE
+    whole[pieces - 1] = whole[pieces - 2] + shared * size
+    _follow(before, whole, factors)
     for part in prange(parts):
         memory = np.empty(pieces, np.int64)
         for sample in range(part * batch // parts, (part + 1) * batch // parts):
             for piece in range(pieces):
-                memory[piece] = addresses[piece] + sample * steps[piece] * size
+                memory[piece] = whole[piece] + sample * steps[piece] * size
             memory[pieces - 1] += part * scratch * size
             _follow(each, memory, factors)
