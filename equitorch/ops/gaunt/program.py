@@ -11,8 +11,8 @@ from torch import Tensor
 
 from equitorch.ops.gaunt.form import Form, Program
 
-_KEPT = 6 << 20  # bytes of grid values up to which columns go at once, and derivatives find them kept
-_CACHE = 3 << 20  # bytes of a piece otherwise: what the core's own cache and few calls leave
+_KEPT = 12 << 20  # bytes of grid values up to which columns go at once, and derivatives find them kept
+_CACHE = 4 << 20  # bytes of a piece otherwise: what the core's own cache and few calls leave
 _NARROW = 16  # channels below which points come last, so that matrix products are wide enough
 
 Values = Sequence[Tensor]  # of each component of a slot on the grid
