@@ -9,20 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from equitorch.layers.activation import activation_function, parity_of
-from equitorch.layers.diagram_sides import Factor, Side
+from equitorch.layers.diagram_sides import Side, with_form
 from equitorch.reps.matrix_groups import MatrixGroup
 
 _PERMUTATIONS = ("S", "A", "Aut")
 _POWERS = {"sum": 0.0, "mean": -1.0, "sqrt": -0.5}
-
-
-def side_of(group: MatrixGroup, orders: tuple[int, ...]) -> Side:
-    """A feature of one tensor of each order.
-
-    >>> side_of(MatrixGroup.named("O", 3), (0, 2)).rows((3,))
-    [1, 9]
-    """
-    return Side((group,), tuple([(Factor(order),) for order in orders]))
 
 
 def kind_for(group: MatrixGroup, nonlinearity: str, function: Callable[[Tensor], Tensor]) -> str:
@@ -93,7 +84,7 @@ class TensorActivation(nn.Module):
         self.kind = kind_for(group, nonlinearity, self.function)
         tensors = sum(order > 0 for order in orders)
         self.orders_in = orders + (0,) * tensors if self.kind == "gate" else orders
-        self.orders, self.side = orders, side_of(group, self.orders_in)
+        self.orders, self.side = orders, Side.of_powers(group, self.orders_in)
         shape = (2, tensors, channels)
         self.slope = nn.Parameter(torch.ones(shape)) if self.kind == "norm" else None
 
@@ -153,7 +144,7 @@ class TensorProducts(nn.Module):
         self, group: MatrixGroup, orders: tuple[int, ...], channels: int, *, scaling: str = "sqrt"
     ) -> None:
         super().__init__()
-        self.group, self.orders, self.side = group, orders, side_of(group, orders)
+        self.group, self.orders, self.side = group, orders, Side.of_powers(group, orders)
         self.scaling = scaling
         self.paths = [
             (a, b, joined, a + b - 2 * joined)
@@ -225,7 +216,7 @@ class TensorNorm(nn.Module):
         super().__init__()
         if not group.is_orthogonal:
             raise ValueError(f"{group.symbol} leaves no norm of tensors alone; use norm=False")
-        self.orders, self.side, self.eps = orders, side_of(group, orders), eps
+        self.orders, self.side, self.eps = orders, Side.of_powers(group, orders), eps
         self.weight = nn.Parameter(torch.ones(len(orders), channels))
 
     def forward(self, x: Tensor, n: int, mask: Tensor | None = None) -> Tensor:
@@ -241,24 +232,6 @@ class TensorNorm(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{self.orders}, eps={self.eps:g}"
-
-
-def with_form(y: Tensor, group: MatrixGroup, n: int, index: int) -> Tensor:
-    """One index of a tensor multiplied by the form that the group leaves alone. Shape (batch, n^k, channels).
-
-    >>> with_form(torch.tensor([[[1.0], [2.0]]]), MatrixGroup.named("Sp", 2), 2, 0).flatten()
-    tensor([ 2., -1.])
-    """
-    if group.is_orthogonal:
-        return y
-    split = y.unflatten(1, (n**index, n, y.shape[1] // n ** (index + 1))).flatten(3)
-    if group.family != "Sp":
-        plus, minus = split.split([n - group.negative, group.negative], dim=2)
-        return torch.cat([plus, -minus], dim=2).reshape(y.shape)
-    pairs = split.unflatten(2, (n // 2, 2) if group.interleaved else (2, n // 2))
-    axis = 3 if group.interleaved else 2
-    first, second = pairs.unbind(axis)
-    return torch.stack([second, -first], dim=axis).reshape(y.shape)
 
 
 def _joins(a: int, b: int, orders: tuple[int, ...]) -> list[int]:

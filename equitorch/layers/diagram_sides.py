@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from equitorch.layers.constant import Constant
 from equitorch.reps import DirectSum, Dual, KroneckerProduct, Outer, Rep, TensorPower
 from equitorch.reps.matrix_groups import MatrixGroup
+from equitorch.reps.tensor_power import symmetric_entries
 
 _ANY_N = ("S", "B", "O", "Sp")
 
@@ -52,6 +54,15 @@ class Side(NamedTuple):
     def of(rep: Rep) -> Side | None:
         """How a representation is made of tensor powers; None if it is not."""
         return _side(rep)
+
+    @staticmethod
+    def of_powers(group: MatrixGroup, orders: Sequence[int]) -> Side:
+        """A tensor of each order, one below the other.
+
+        >>> Side.of_powers(MatrixGroup.named("O", 3), (0, 2)).rows((3,))
+        [1, 9]
+        """
+        return Side((group,), tuple([(Factor(order),) for order in orders]))
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -150,12 +161,12 @@ class Side(NamedTuple):
                 continue
             before, after = math.prod(here[:place]), math.prod(here[place + 1 :])
             y = x.reshape(x.shape[0] * before, here[place], after * x.shape[2])
-            if up:
-                y = entries.written_out(y, n, factor.order) if factor.symmetric else y
-                y = _with_form(y, group, n, factor.order, inverse=True) if factor.dual else y
-            else:
-                y = _with_form(y, group, n, factor.order, inverse=False) if factor.dual else y
-                y = entries.folded(y, n, factor.order) if factor.symmetric else y
+            if up and factor.symmetric:
+                y = entries.written_out(y, n, factor.order)
+            for index in range(factor.order if factor.dual else 0):
+                y = with_form(y, group, n, index, inverse=up)
+            if factor.symmetric and not up:
+                y = entries.folded(y, n, factor.order)
             here[place] = y.shape[1]
             x = y.reshape(x.shape[0], math.prod(here), x.shape[2])
         return x
@@ -176,7 +187,7 @@ class SymmetricEntries(nn.Module):
                 for factor, n in zip(block, side.sizes, strict=True):
                     name = f"{n}_{factor.order}"
                     if factor.symmetric and name not in self.scales:
-                        rows, scale = _entries(n, factor.order)
+                        rows, scale = symmetric_entries(n, factor.order)
                         self.scales[name] = Constant(scale)
                         where = torch.get_default_device()
                         self.register_buffer(f"rows_{name}", rows.to(where), persistent=False)
@@ -196,7 +207,7 @@ class SymmetricEntries(nn.Module):
         name = f"{n}_{order}"
         if name in self.scales:
             return self.get_buffer(f"rows_{name}"), self.scales[name].value[:, None].to(like)
-        rows, scale = _entries(n, order)
+        rows, scale = symmetric_entries(n, order)
         return rows.to(like.device), scale[:, None].to(like)
 
 
@@ -224,27 +235,18 @@ def _side(rep: Rep, dual: bool = False) -> Side | None:
     return None
 
 
-def _with_form(x: Tensor, group: MatrixGroup, n: int, order: int, *, inverse: bool) -> Tensor:
-    """The form of the group, or its inverse, applied to every index. Shape (batch, n^order, channels)."""
-    for index in range(order):
-        y = x.reshape(x.shape[0], n**index, n, n ** (order - index - 1) * x.shape[2])
-        if group.negative:
-            a, b = y.split([n - group.negative, group.negative], dim=2)
-            y = torch.cat([a, -b], dim=2)
-        elif group.family == "Sp":
-            y = y.unflatten(2, (n // 2, 2) if group.interleaved else (2, n // 2))
-            a, b = y.unbind(3 if group.interleaved else 2)
-            y = torch.stack([-b, a] if inverse else [b, -a], dim=3 if group.interleaved else 2)
-        x = y.reshape(x.shape)
-    return x
+def with_form(x: Tensor, group: MatrixGroup, n: int, index: int, *, inverse: bool = False) -> Tensor:
+    """One index of a tensor multiplied by the form that the group leaves alone. Shape (batch, n^k, channels).
 
-
-def _entries(n: int, order: int) -> tuple[Tensor, Tensor]:
-    """For each entry of a tensor the row of the symmetric basis, and its component there, float64."""
-    ascending = itertools.combinations_with_replacement(range(n), order)
-    number = {entry: row for row, entry in enumerate(ascending)}
-    every = itertools.product(range(n), repeat=order)
-    rows = torch.tensor([number[tuple(sorted(entry))] for entry in every], device="cpu")
-    counts = torch.zeros(len(number), dtype=torch.float64, device="cpu")
-    counts = counts.index_add(0, rows, counts.new_ones(len(rows)))
-    return rows, counts.rsqrt()[rows]
+    >>> with_form(torch.tensor([[[1.0], [2.0]]]), MatrixGroup.named("Sp", 2), 2, 0).flatten()
+    tensor([ 2., -1.])
+    """
+    if group.is_orthogonal:
+        return x
+    y = x.unflatten(1, (n**index, n, x.shape[1] // n ** (index + 1))).flatten(3)
+    if group.negative:
+        a, b = y.split([n - group.negative, group.negative], dim=2)
+        return torch.cat([a, -b], dim=2).reshape(x.shape)
+    axis = 3 if group.interleaved else 2
+    a, b = y.unflatten(2, (n // 2, 2) if group.interleaved else (2, n // 2)).unbind(axis)
+    return torch.stack([-b, a] if inverse else [b, -a], dim=axis).reshape(x.shape)

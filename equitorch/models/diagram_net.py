@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from equitorch.layers.diagram_nonlinear import TensorActivation, TensorNorm, TensorProducts, side_of
+from equitorch.layers.diagram_nonlinear import TensorActivation, TensorNorm, TensorProducts
+from equitorch.layers.diagram_sides import Side
 from equitorch.layers.diagrams import DiagramLinear
 from equitorch.reps import DirectSum, Rep, TensorPower
 from equitorch.reps.automorphism import Automorphism
@@ -92,7 +93,7 @@ class DiagramNet(nn.Module):
         self.orders = _checked(orders, channels)
         self.channels = tuple(channels)
         self.single = isinstance(orders[-1], int)
-        self.side = side_of(self.group, self.orders[0])
+        self.side = Side.of_powers(self.group, self.orders[0])
         maps = {"normalization": normalization, "basis": basis, "mixing": mixing, "backend": backend}
         products = _products_for(self.group, products)
         layers = []
@@ -128,7 +129,7 @@ class DiagramNet(nn.Module):
         rows = rows.reshape(*lead, *rows.shape[-2:])
         if self.single:
             return rows
-        sizes = side_of(self.group, self.orders[-1]).rows((n,))
+        sizes = Side.of_powers(self.group, self.orders[-1]).rows((n,))
         return dict(zip(self.orders[-1], rows.split(sizes, dim=-2), strict=True))
 
     def rep(self, stage: int) -> Rep:
@@ -198,7 +199,7 @@ class DiagramBlock(nn.Module):
         super().__init__()
         self.residual = residual
         self.has_points = max(inner + outer) > 0
-        self.side = side_of(group, outer)
+        self.side = Side.of_powers(group, outer)
         self.activation = None
         made = outer
         if activation is not None:

@@ -237,11 +237,22 @@ def _is_whole(number: object) -> bool:
     return isinstance(number, numbers.Integral) and not isinstance(number, bool)
 
 
+def symmetric_entries(n: int, order: int) -> tuple[Tensor, Tensor]:
+    """For each entry of a tensor the row of the symmetric basis, and its component there, float64.
+
+    >>> symmetric_entries(2, 2)
+    (tensor([0, 1, 1, 2]), tensor([1.0000, 0.7071, 0.7071, 1.0000], dtype=torch.float64))
+    """
+    ascending = itertools.combinations_with_replacement(range(n), order)
+    number = {entry: row for row, entry in enumerate(ascending)}
+    every = itertools.product(range(n), repeat=order)
+    rows = torch.tensor([number[tuple(sorted(entry))] for entry in every], device="cpu")
+    return rows, torch.bincount(rows).to(torch.float64).rsqrt()[rows]
+
+
 @functools.cache
 def _symmetric_basis(n: int, order: int) -> Tensor:
-    entries = list(itertools.combinations_with_replacement(range(n), order))
-    number = {entry: row for row, entry in enumerate(entries)}
-    rows = [number[tuple(sorted(entry))] for entry in itertools.product(range(n), repeat=order)]
-    basis = torch.zeros(len(entries), n**order, dtype=torch.float64, device="cpu")
-    basis[rows, range(n**order)] = 1
-    return basis / basis.norm(dim=1, keepdim=True)
+    rows, components = symmetric_entries(n, order)
+    basis = torch.zeros(math.comb(n + order - 1, order), n**order, dtype=torch.float64, device="cpu")
+    basis[rows, torch.arange(n**order, device="cpu")] = components
+    return basis
