@@ -69,15 +69,14 @@ def test_is_the_exact_contraction(backend):
                         assert relative(ours.double(), e) < bound * (10 if not e.any() else 1), (lmax1, lmax2)
 
 
-@pytest.mark.parametrize("backend", FAST)
-@pytest.mark.parametrize(("lmax", "parity"), [(4, "even"), (6, "even"), (7, "odd"), (8, "odd")])
-def test_many_rows_keep_single_precision(backend, lmax, parity):
-    """The largest of many errors, on large grids; sums over all points at once would be twice as far off."""
-    for count, channels in (600, 1), (40, 16):
-        x, y = operands(lmax, lmax, (count,), channels, torch.float32, seed=3)
+@pytest.mark.parametrize(("lmax", "parity"), [(6, "even"), (8, "even"), (6, "odd")])
+def test_many_rows_keep_single_precision(lmax, parity):
+    """The largest of many errors, on large grids; sums over all points at once are twice as far off."""
+    for count, channels in (300, 3), (100, 17):
+        x, y = operands(lmax, lmax, (count,), channels, torch.float32)
         exact = gaunt_product(x.double(), y.double(), 2 * lmax, parity=parity, backend="separable")
-        found = gaunt_product(x, y, 2 * lmax, parity=parity, backend=backend)
-        assert relative(found.double(), exact) < 5e-6
+        found = gaunt_product(x, y, 2 * lmax, parity=parity, backend="grid")
+        assert relative(found.double(), exact) < 3.5e-6
 
 
 @pytest.mark.parametrize("backend", FAST)
