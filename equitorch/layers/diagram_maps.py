@@ -108,8 +108,6 @@ class DiagramMaps(nn.Module):
         self.partial = any(entry.kept is not None for entry in (*self.entries, *self.constants))
         self.mixed = DiagramSum(inner, outer, normalization, depthwise=False)
         self.shifts = DiagramSum(self.constant, outer, normalization, depthwise=False) if bias else None
-        both = Side(inner.groups, (*inner.blocks, *self.constant.blocks))
-        self.shifted = DiagramSum(both, outer, normalization, depthwise=False) if bias else None
         self.adds = self.mixed.product is None and self._is_constant()
         factors = [factor for side in (inner, outer) for factor in side.factors]
         self.plain = all(factor == Factor(factor.order) for factor in factors)
@@ -200,52 +198,36 @@ class DiagramMaps(nn.Module):
         """Apply the maps: (batch, rows, channels_in) -> (batch, rows, channels_out)."""
         xs = self.inner.lift(x, sizes, self.symmetric)
         if weights[0].ndim == 4 and self.separate is not None:
-            return self.outer.lower(self.separate(xs, weights, sizes, mask), sizes, self.symmetric)
-        if bias is None or self.shifted is None or self.adds:
-            own = bias[0].flatten(0, 3) if bias else None
-            return self.outer.lower(self.mixed(xs, weights, sizes, mask, own), sizes, self.symmetric)
-        one = torch.nn.functional.pad(x.new_ones(1, 1, 1), (0, x.shape[2] - 1))
-        xs.append(one.expand(x.shape[0], -1, -1))
-        return self.outer.lower(
-            self.shifted(xs, self._joined(weights, bias), sizes, mask), sizes, self.symmetric
-        )
+            y = self.outer.lower(self.separate(xs, weights, sizes, mask), sizes, self.symmetric)
+        else:
+            own = bias[0].flatten(0, 3) if bias and self.adds else None
+            y = self.outer.lower(self.mixed(xs, weights, sizes, mask, own), sizes, self.symmetric)
+            bias = None if self.adds else bias
+        if bias is None:
+            return y
+        shift = self.shift(bias, sizes)
+        return y + (shift if mask is None else shift * self.present(mask, sizes, y))
 
     def prepared(
-        self, weights: Sequence[Tensor], bias: Sequence[Tensor] | None, sizes: tuple[int, ...], channels: int
+        self, weights: Sequence[Tensor], bias: Sequence[Tensor] | None, sizes: tuple[int, ...]
     ) -> Apply:
         """The same as a function of the feature alone, without history and as little to do as can be."""
-        shifted = self.shifted if bias is not None and not self.adds else None
         own = bias[0].flatten(0, 3) if bias and self.adds else None
-        whole = self.mixed if shifted is None else shifted
-        given = list(weights) if shifted is None or bias is None else self._joined(weights, bias)
-        if whole.product is not None:
-            return lambda x: self(x, weights, bias, sizes)
-        one = torch.nn.functional.pad(weights[0].new_ones(1, 1, 1), (0, channels - 1))
-        scale = float(sizes[0]) ** whole.powers[0]
-        if shifted is None and self.plain and len(self.inner.blocks) == len(self.outer.blocks) == 1:
-            return prepared_linear(given, whole.plan, sizes[0], bias=own, scale=scale)
+        shift = self.shift(bias, sizes) if bias and not self.adds else None
+        plan, scale = self.mixed.plan, float(sizes[0]) ** self.mixed.powers[0]
+        if self.single:
+            return prepared_linear(weights, plan, sizes[0], bias=own, scale=scale)
 
         def apply(x: Tensor) -> Tensor:
-            xs = self.inner.lift(x, sizes, self.symmetric)
-            if shifted is not None:
-                xs.append(one.expand(x.shape[0], 1, channels))
-            ys = diagram_linear(xs, given, whole.plan, sizes[0], bias=own, scale=scale)
-            return self.outer.lower(ys, sizes, self.symmetric)
+            if self.mixed.product is not None:
+                y = self(x, weights, None, sizes)
+            else:
+                xs = self.inner.lift(x, sizes, self.symmetric)
+                ys = diagram_linear(xs, weights, plan, sizes[0], bias=own, scale=scale)
+                y = self.outer.lower(ys, sizes, self.symmetric)
+            return y if shift is None else y + shift
 
         return apply
-
-    def _joined(self, weights: Sequence[Tensor], bias: Sequence[Tensor]) -> list[Tensor]:
-        """The weights of input and bias as those of one input more, a number in the first channel."""
-        own = dict(zip(self.joints, weights, strict=True))
-        shift = dict(zip(self.bias_joints, bias, strict=True))
-        channels = weights[0].shape[2]
-        made = []
-        for joint in self.shifted.joints if self.shifted is not None else ():
-            parts = [own[joint]] if joint in own else []
-            if joint in shift:
-                parts.append(torch.nn.functional.pad(shift[joint], (0, 0, 0, 0, 0, channels - 1)))
-            made.append(parts[0] if len(parts) == 1 else torch.cat(parts, dim=1))
-        return made
 
     def dense(self, weights: Sequence[Tensor], sizes: tuple[int, ...]) -> Tensor:
         """The matrix of the map: (rows_out, rows_in, channels_in, channels_out), as the weights have them."""

@@ -302,7 +302,7 @@ class DiagramLinear(nn.Module):
         bias = None if self.bias is None else [weight.detach() for weight in self.bias.full()]
         assert isinstance(self.maps, DiagramMaps)
         weights = [weight.detach() for weight in self.weights.full()]
-        return self.maps.prepared(weights, bias, sizes, self.channels_in)
+        return self.maps.prepared(weights, bias, sizes)
 
     def _product(self, sizes: tuple[int, ...]) -> Apply:
         """The function that multiplies with the matrix."""
