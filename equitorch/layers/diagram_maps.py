@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -14,10 +15,12 @@ from equitorch.layers.diagram_sides import Factor, Side, SymmetricEntries
 from equitorch.layers.diagram_storage import Entry
 from equitorch.layers.diagram_weights import (
     Joint,
+    WeightIndex,
     count_of,
     form_of,
     joints,
     kept,
+    listing,
     orders,
     scale_of,
     spread,
@@ -113,7 +116,6 @@ class DiagramMaps(nn.Module):
         self.plain = all(factor == Factor(factor.order) for factor in factors)
         one_kernel = self.mixed.product is None and self.mixed.plan.single and self.plain
         self.single = one_kernel and (self.adds or not self.bias_joints)
-        self.separate: DiagramSum | None = None
         shapes = [joint.shape(inner, outer) for joint in self.joints]
         self.shapes = list(zip(self.joints, shapes, strict=True))
         self.steps = _steps(inner, self.joints) + _steps(outer, self.joints, upper=True)
@@ -127,6 +129,19 @@ class DiagramMaps(nn.Module):
     def is_free(self) -> bool:
         """Whether rows tell another n."""
         return self.inner.free is not None
+
+    def diagrams(self) -> Iterator[tuple[WeightIndex, Any]]:
+        """Where the weights of each diagram are, and its blocks: see ``DiagramLinear.diagrams``."""
+        for joint, entry in zip(self.joints, self.entries, strict=True):
+            places = {} if entry.kept is None else {p: i for i, p in enumerate(entry.kept.tolist())}
+            _, lower, upper = entry.shape
+            for p, a, b, i, j, blocks in listing(joint, self.inner, self.outer):
+                found = blocks[0] if len(blocks) == 1 else tuple(blocks)
+                flat = (p * lower + a) * upper + b
+                if entry.kept is None:
+                    yield WeightIndex(entry.name, (p, a, slice(None), b), i, j), found
+                elif flat in places:
+                    yield WeightIndex(entry.name, (places[flat],), i, j), found
 
     def sizes_for(self, rows: int) -> tuple[int, ...] | None:
         """The dimensions at which a feature has so many rows."""
@@ -166,7 +181,7 @@ class DiagramMaps(nn.Module):
 
     def unmixed(self) -> None:
         """Prepare for weights that do not mix channels."""
-        self.separate = DiagramSum(self.inner, self.outer, self.normalization, depthwise=True)
+        self.mixed = DiagramSum(self.inner, self.outer, self.normalization, depthwise=True)
 
     def _is_constant(self) -> bool:
         """Whether the bias belongs to halves that the weights reach as well: then it is added on the way."""
@@ -197,13 +212,9 @@ class DiagramMaps(nn.Module):
     ) -> Tensor:
         """Apply the maps: (batch, rows, channels_in) -> (batch, rows, channels_out)."""
         xs = self.inner.lift(x, sizes, self.symmetric)
-        if weights[0].ndim == 4 and self.separate is not None:
-            y = self.outer.lower(self.separate(xs, weights, sizes, mask), sizes, self.symmetric)
-        else:
-            own = bias[0].flatten(0, 3) if bias and self.adds else None
-            y = self.outer.lower(self.mixed(xs, weights, sizes, mask, own), sizes, self.symmetric)
-            bias = None if self.adds else bias
-        if bias is None:
+        own = bias[0].flatten(0, 3) if bias and self.adds else None
+        y = self.outer.lower(self.mixed(xs, weights, sizes, mask, own), sizes, self.symmetric)
+        if bias is None or self.adds:
             return y
         shift = self.shift(bias, sizes)
         return y + (shift if mask is None else shift * self.present(mask, sizes, y))

@@ -111,7 +111,7 @@ class DiagramProduct(nn.Module):
         joint, every = self.pairs[number], self.permutations[number]
         turned = torch.stack([self._joined(z, sigmas, joint, sizes) for sigmas in every], dim=2)
         if joint.name in self.parities:
-            parity = self.parities[joint.name].value
+            parity = self.get_buffer(f"parities.{joint.name}.value")
             weight = weight * (parity[:, 0] if weight.ndim == 4 else parity)
         if weight.ndim == 4:
             return torch.einsum("bnphc,phcg->bngc", turned, weight)

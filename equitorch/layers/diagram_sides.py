@@ -206,7 +206,7 @@ class SymmetricEntries(nn.Module):
     def _tables(self, n: int, order: int, like: Tensor) -> tuple[Tensor, Tensor]:
         name = f"{n}_{order}"
         if name in self.scales:
-            return self.get_buffer(f"rows_{name}"), self.scales[name].value[:, None].to(like)
+            return self.get_buffer(f"rows_{name}"), self.get_buffer(f"scales.{name}.value")[:, None].to(like)
         rows, scale = symmetric_entries(n, order)
         return rows.to(like.device), scale[:, None].to(like)
 

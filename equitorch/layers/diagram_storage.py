@@ -26,7 +26,7 @@ class Entry(NamedTuple):
     kept: Tensor | None = None
 
     @property
-    def count(self) -> int:
+    def size(self) -> int:
         """Number of maps."""
         return math.prod(self.shape) if self.kept is None else len(self.kept)
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
 
 from equitorch.layers.constant import Constant
-from equitorch.layers.diagram_dense import Work
+from equitorch.layers.diagram_dense import Apply, Work
 from equitorch.layers.diagram_storage import Entry
+from equitorch.layers.diagram_weights import WeightIndex
 from equitorch.ops.diagrams import orbit_map
 from equitorch.reps import DirectSum, Irrep, Irreps, Rep, TensorPower, hom_basis, invariants
 
@@ -23,10 +24,14 @@ class TableMaps(nn.Module):
         normalization: "sum" for orbits and matrices as they are; "mean" and "sqrt" divide an orbit by the
             number of inputs that an output meets, or its root. "auto" is "sqrt".
         basis: "spanning" or "minimal", of ``hom_basis``.
+        bias: whether there are maps from an invariant number, too.
 
     Attributes:
         places: for each weight, by name, the summand of the input that its maps read, and of the output.
     """
+
+    sizes: tuple[int, ...] = ()
+    is_free = partial = False
 
     def __init__(self, rep_in: Rep, rep_out: Rep, normalization: str, basis: str, bias: bool = False) -> None:
         super().__init__()
@@ -97,42 +102,49 @@ class TableMaps(nn.Module):
         for (name, (i, j)), full in zip(self.places.items(), weights, strict=True):
             weight = full[0, :, :, 0]
             if weight.ndim == 3 and name in self.scales:
-                scaled = weight * self.scales[name].value[:, None, None]
+                scaled = weight * self.get_buffer(f"scales.{name}.value")[:, None, None]
                 y = orbit_map(xs[i], scaled, self.orbits.get_buffer(name))
             else:
                 matrix = self._matrix(name, weight)
                 y = torch.einsum("bjc,ijc->bic" if weight.ndim == 2 else "bjc,ijcd->bid", xs[i], matrix)
-            ys[j] = y if ys[j] is None else ys[j] + y
+            found = ys[j]
+            ys[j] = y if found is None else found + y
         y = torch.cat([y for y in ys if y is not None], dim=1)
         return y if bias is None else y + self.shift(bias, sizes)
 
     def dense(self, weights: Sequence[Tensor], sizes: tuple[int, ...]) -> Tensor:
         """The matrix of the map: (rows_out, rows_in, channels...), with the channel axes of the weights."""
-        rows = [
-            [self._matrix_at(i, j, weights) for i in range(len(self.rows_in))]
-            for j in range(len(self.rows_out))
-        ]
-        return torch.cat([torch.cat(row, dim=1) for row in rows], dim=0)
-
-    def _matrix_at(self, i: int, j: int, weights: Sequence[Tensor]) -> Tensor:
-        numbered = zip(self.places.items(), weights, strict=True)
-        return next(
-            self._matrix(name, weight[0, :, :, 0]) for (name, place), weight in numbered if place == (i, j)
-        )
+        places = self.places.items()
+        found = {
+            place: self._matrix(name, weight[0, :, :, 0])
+            for (name, place), weight in zip(places, weights, strict=True)
+        }
+        columns = range(len(self.rows_in))
+        rows = [torch.cat([found[i, j] for i in columns], dim=1) for j in range(len(self.rows_out))]
+        return torch.cat(rows, dim=0)
 
     def _matrix(self, name: str, weight: Tensor) -> Tensor:
         if name in self.matrices:
-            return torch.tensordot(self.matrices[name].value, weight, ([0], [0]))
-        scale = self.scales[name].value.reshape(-1, *[1] * (weight.ndim - 1))
+            return torch.tensordot(self.get_buffer(f"matrices.{name}.value"), weight, ([0], [0]))
+        scale = self.get_buffer(f"scales.{name}.value").reshape(-1, *[1] * (weight.ndim - 1))
         return (weight * scale)[self.orbits.get_buffer(name)]
 
-    sizes: tuple[int, ...] = ()
-    is_free = partial = False
+    def prepared(
+        self, weights: Sequence[Tensor], bias: Sequence[Tensor] | None, sizes: tuple[int, ...]
+    ) -> Apply:
+        """The same as a function of the feature alone."""
+        return lambda x: self(x, weights, bias, sizes)
+
+    def diagrams(self) -> Iterator[tuple[WeightIndex, None]]:
+        """Where the weights of each map are."""
+        for entry in self.entries:
+            for number in range(entry.size):
+                yield WeightIndex(entry.name, (number,), *self.places[entry.name]), None
 
     @property
     def constants(self) -> list[Entry]:
         """What the weights of the bias are."""
-        return [entry for entry in self.shifts.entries if entry.count] if self.shifts is not None else []
+        return [entry for entry in self.shifts.entries if entry.size] if self.shifts is not None else []
 
     def shift(self, bias: Sequence[Tensor], sizes: tuple[int, ...]) -> Tensor:
         """The bias itself: (1, rows_out, channels_out)."""

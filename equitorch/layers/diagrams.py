@@ -8,6 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from equitorch.layers.diagram_checks import (
+    expect_channels,
+    expect_every_n,
+    expect_feature,
+    expect_mask,
+    expect_options,
+)
 from equitorch.layers.diagram_dense import (
     LARGEST,
     Apply,
@@ -21,7 +28,7 @@ from equitorch.layers.diagram_maps import DiagramMaps
 from equitorch.layers.diagram_sides import Side
 from equitorch.layers.diagram_storage import Weights
 from equitorch.layers.diagram_tables import TableMaps
-from equitorch.layers.diagram_weights import WeightIndex, listing
+from equitorch.layers.diagram_weights import WeightIndex
 from equitorch.layers.rows import expect_dtype
 from equitorch.ops.backend import traced, use_reference
 from equitorch.reps import Rep, TensorPower
@@ -29,12 +36,6 @@ from equitorch.reps.automorphism import Automorphism
 from equitorch.reps.rep import common_group
 
 _MANY_WEIGHTS = 1 << 20  # above as many, mixing="auto" is "depthwise"
-_OPTIONS = {
-    "normalization": ("auto", "sum", "mean", "sqrt"),
-    "basis": ("spanning", "minimal"),
-    "mixing": ("auto", "full", "depthwise"),
-    "backend": ("auto", "dense", "plan", "fused"),
-}
 
 
 class DiagramLinear(nn.Module):
@@ -109,10 +110,8 @@ class DiagramLinear(nn.Module):
         backend: str = "auto",
     ) -> None:
         super().__init__()
-        _check_options(normalization=normalization, basis=basis, mixing=mixing, backend=backend)
-        for name, given in (("channels_in", channels_in), ("channels_out", channels_out)):
-            if isinstance(given, bool) or not isinstance(given, int) or given < 0:
-                raise ValueError(f"DiagramLinear expects {name} to be a whole number >= 0, got {given!r}")
+        expect_options(normalization=normalization, basis=basis, mixing=mixing, backend=backend)
+        expect_channels(channels_in=channels_in, channels_out=channels_out)
         common_group([rep_in, rep_out])
         self.rep_in, self.rep_out = rep_in, rep_out
         self.channels_in, self.channels_out = channels_in, channels_out
@@ -126,7 +125,7 @@ class DiagramLinear(nn.Module):
         else:
             self.maps = TableMaps(rep_in, rep_out, normalization, basis, bias)
         entries, constants = self.maps.entries, self.maps.constants
-        count = sum(entry.count for entry in entries) * channels_in * channels_out
+        count = sum(entry.size for entry in entries) * channels_in * channels_out
         self.mixing = ("depthwise" if count > _MANY_WEIGHTS else "full") if mixing == "auto" else mixing
         full = self.mixing == "full"
         self.weights = Weights(entries, channels_in, channels_out if full else None)
@@ -189,7 +188,7 @@ class DiagramLinear(nn.Module):
             fixed = False
         if backend == "dense":
             y = self._by_matrix(points, sizes, fixed)
-        elif fixed and mask is None and backend == "fused" and self._is_simple:
+        elif fixed and mask is None and backend == "fused" and self.channels is None and not self._is_zero:
             y = self._by_kept_plan(points, sizes)
         else:
             flat = None if mask is None else _flattened(mask[..., None])[..., 0]
@@ -224,21 +223,7 @@ class DiagramLinear(nn.Module):
         >>> blocks, layer.weights[index.name][index.position].shape
         (((0, 1),), torch.Size([4, 5]))
         """
-        if not isinstance(self.maps, DiagramMaps):
-            for name, (i, j) in self.maps.places.items():
-                for number in range(len(self.weights[name])):
-                    yield WeightIndex(name, (number,), i, j), None
-            return
-        for joint, entry in zip(self.maps.joints, self.maps.entries, strict=True):
-            places = {} if entry.kept is None else {p: i for i, p in enumerate(entry.kept.tolist())}
-            _, lower, upper = entry.shape
-            for p, a, b, i, j, blocks in listing(joint, self.maps.inner, self.maps.outer):
-                found = blocks[0] if len(blocks) == 1 else tuple(blocks)
-                flat = (p * lower + a) * upper + b
-                if entry.kept is None:
-                    yield WeightIndex(entry.name, (p, a, slice(None), b), i, j), found
-                elif flat in places:
-                    yield WeightIndex(entry.name, (places[flat],), i, j), found
+        return self.maps.diagrams()
 
     def tune(self, x: Tensor) -> dict[str, float]:
         """Measure the backends on features like ``x`` and use the fastest from now on, where it is "auto".
@@ -300,7 +285,6 @@ class DiagramLinear(nn.Module):
 
     def _prepared(self, sizes: tuple[int, ...]) -> Apply:
         bias = None if self.bias is None else [weight.detach() for weight in self.bias.full()]
-        assert isinstance(self.maps, DiagramMaps)
         weights = [weight.detach() for weight in self.weights.full()]
         return self.maps.prepared(weights, bias, sizes)
 
@@ -310,10 +294,6 @@ class DiagramLinear(nn.Module):
         shift = None if self.bias is None else self._shift(sizes).flatten()
         shape = (self.maps.rows(sizes)[1], self.channels_out)
         return product_with(matrix.flatten(2).flatten(0, 1), shift, shape)
-
-    @property
-    def _is_simple(self) -> bool:
-        return isinstance(self.maps, DiagramMaps) and self.channels is None and not self._is_zero
 
     def _like(self, x: Tensor) -> Hashable:
         """What decides how features are treated, besides the weights."""
@@ -384,43 +364,19 @@ class DiagramLinear(nn.Module):
         sizes = self.maps.sizes_at(n)
         if sizes is None:
             raise ValueError(f"{self} has the same dimension n always, got n={n}")
-        self._check_sizes(sizes)
+        if sizes != self.maps.sizes:
+            expect_every_n(self, self.maps)
         return sizes
 
     def _check(self, x: Tensor, mask: Tensor | None) -> tuple[int, ...]:
         """The dimension of each group for this feature."""
-        sizes = None
-        if x.ndim >= 2 and x.shape[-1] == self.channels_in:
-            sizes = self.maps.sizes_for(x.shape[-2])
-        if sizes is None:
-            other = " (or the rows of another n)" if self.maps.is_free else ""
-            raise ValueError(
-                f"{self} expects x of shape (..., {self.rep_in.dim}, {self.channels_in}){other}, "
-                f"got {tuple(x.shape)}"
-            )
+        sizes = expect_feature(self, x, self.maps, self.channels_in)
         if sizes != self.maps.sizes:
-            self._check_sizes(sizes)
+            expect_every_n(self, self.maps)
         expect_dtype(self, x, self.zero)
         if mask is not None:
-            self._check_mask(x, mask, sizes)
+            expect_mask(self, mask, x, self.maps, sizes)
         return sizes
-
-    def _check_sizes(self, sizes: tuple[int, ...]) -> None:
-        if sizes != self.maps.sizes and self.maps.partial:
-            raise ValueError(
-                f"{self} has basis=minimal, which is one at {self.rep_in.group} only; "
-                'use basis="spanning" for a layer that runs at every n'
-            )
-
-    def _check_mask(self, x: Tensor, mask: Tensor, sizes: tuple[int, ...]) -> None:
-        n = self.maps.masked(sizes)
-        if n is None:
-            raise ValueError(f"{self} takes no mask: points are there or not under permutations S only")
-        if mask.dtype != torch.bool or mask.shape != (*x.shape[:-2], n):
-            raise ValueError(
-                f"{self} expects a mask of shape {(*x.shape[:-2], n)} and dtype bool, "
-                f"got {tuple(mask.shape)} and {mask.dtype}"
-            )
 
     def __repr__(self) -> str:
         return f"DiagramLinear({self.rep_in} -> {self.rep_out}, {self.channels_in} -> {self.channels_out})"
@@ -434,11 +390,3 @@ def _is_traced(*operands: Tensor) -> bool:
 def _flattened(x: Tensor) -> Tensor:
     """All leading axes as one: (points, rows, channels)."""
     return x if x.ndim == 3 else x[None] if x.ndim == 2 else x.flatten(0, -3)
-
-
-def _check_options(**options: str) -> None:
-    for name, given in options.items():
-        if given not in _OPTIONS[name]:
-            raise ValueError(
-                f"DiagramLinear expects {name} to be {' or '.join(_OPTIONS[name])}, got {given!r}"
-            )
