@@ -11,7 +11,7 @@ from equitorch.reps.diagrams import count_diagrams, diagram_tensor, diagrams
 from equitorch.reps.frame import MOST_MAPS, frame_of, is_small, require_small
 from equitorch.reps.irreps import Irreps
 from equitorch.reps.multiplicity import count_maps
-from equitorch.reps.rep import DirectSum, Rep, intertwiners, kron
+from equitorch.reps.rep import DirectSum, Rep, common_group, intertwiners, kron
 from equitorch.reps.tensor_power import Outer, TensorPower
 
 _LARGEST = 2048  # entries of a map that the null space of the generators is solved for
@@ -37,7 +37,7 @@ def hom_dim(rep_in: Rep, rep_out: Rep) -> int:
     >>> hom_dim(TensorPower("O", 3, 2), Irreps("2x0e+1e+2o"))
     3
     """
-    _require_one_group(rep_in, rep_out)
+    common_group([rep_in, rep_out])
     count = count_maps(rep_in, rep_out)
     return len(hom_basis(rep_in, rep_out)) if count is None else count
 
@@ -66,7 +66,7 @@ def hom_basis(rep_in: Rep, rep_out: Rep, *, basis: str = "minimal") -> Tensor:
     """
     if basis not in ("minimal", "spanning"):
         raise ValueError(f"hom_basis expects basis to be minimal or spanning, got {basis!r}")
-    _require_one_group(rep_in, rep_out)
+    common_group([rep_in, rep_out])
     known = count_maps(rep_in, rep_out) if basis == "minimal" else None
     require_small(rep_in, rep_out, 1 if known is None else known)
     x, y = frame_of(rep_in), frame_of(rep_out)
@@ -81,14 +81,6 @@ def hom_basis(rep_in: Rep, rep_out: Rep, *, basis: str = "minimal") -> Tensor:
     if basis == "minimal":
         maps = maps[independent_maps(maps, known)]
     return maps
-
-
-def _require_one_group(rep_in: Rep, rep_out: Rep) -> None:
-    if rep_in.group != rep_out.group:
-        raise ValueError(
-            f"equivariant maps need one group, got {rep_in} of {rep_in.group} "
-            f"and {rep_out} of {rep_out.group}"
-        )
 
 
 def _parts(rep: Rep) -> tuple[Rep, ...]:

@@ -212,8 +212,13 @@ def common_group(reps: Sequence[Rep]) -> str:
     """The group that all of ``reps`` belong to.
 
     Raises:
-        ValueError: if there is no representation, or two belong to different groups.
+        ValueError: if there is no representation, something else among them, or two of different groups.
     """
+    for rep in reps:
+        if not hasattr(rep, "group"):
+            raise ValueError(
+                f"expected representations such as Irreps('1o') or TensorPower('S', 5, 2), got {rep!r}"
+            )
     groups = {rep.group: rep for rep in reps}
     if len(groups) != 1:
         got = ", ".join(f"{rep} of {group}" for group, rep in groups.items()) or "none"

@@ -233,8 +233,10 @@ def test_the_check_can_fail():
 
 
 def test_says_what_it_expected():
-    with pytest.raises(ValueError, match=r"need one group, got .* of S\(3\) and .* of S\(4\)"):
+    with pytest.raises(ValueError, match=r"of one group, got .* of S\(3\), .* of S\(4\)"):
         hom_dim(TensorPower("S", 3, 1), TensorPower("S", 4, 1))
+    with pytest.raises(ValueError, match=r"expected representations such as Irreps\('1o'\) .*, got '1o'"):
+        hom_dim("1o", "1o")
     with pytest.raises(ValueError, match="expects basis to be minimal or spanning, got 'all'"):
         hom_basis(TensorPower("S", 3, 1), TensorPower("S", 3, 1), basis="all")
     other = SimpleNamespace(group="O(3)", dim=81)  # of some kind that nothing is known of
