@@ -191,7 +191,49 @@ _INSTRUCTIONS = tuple(instruction(kind, lanes) for kind, lanes in OPERATIONS)
     _TILE1X16,
     _TILE1X8,
     _TILE1X1,
+    _JOIN2X1,
+    _JOIN2X8,
+    _JOIN2X16,
+    _JOIN2X32,
+    _JOIN3X1,
+    _JOIN3X8,
+    _JOIN3X16,
+    _JOIN3X32,
+    _JOIN4X1,
+    _JOIN4X8,
+    _JOIN4X16,
+    _JOIN4X32,
 ) = _INSTRUCTIONS
+_JOIN = OPERATIONS.index(("join2", 1))
+
+
+@jit_part
+def _join(what, row, there, here, memory, factor):
+    """One of those that put sums."""
+    if what == 28:
+        _JOIN2X1(row, there, here, memory, factor)
+    elif what == 29:
+        _JOIN2X8(row, there, here, memory, factor)
+    elif what == 30:
+        _JOIN2X16(row, there, here, memory, factor)
+    elif what == 31:
+        _JOIN2X32(row, there, here, memory, factor)
+    elif what == 32:
+        _JOIN3X1(row, there, here, memory, factor)
+    elif what == 33:
+        _JOIN3X8(row, there, here, memory, factor)
+    elif what == 34:
+        _JOIN3X16(row, there, here, memory, factor)
+    elif what == 35:
+        _JOIN3X32(row, there, here, memory, factor)
+    elif what == 36:
+        _JOIN4X1(row, there, here, memory, factor)
+    elif what == 37:
+        _JOIN4X8(row, there, here, memory, factor)
+    elif what == 38:
+        _JOIN4X16(row, there, here, memory, factor)
+    else:
+        _JOIN4X32(row, there, here, memory, factor)
 
 
 @jit_part
@@ -254,8 +296,10 @@ def _do(what, row, there, here, weight, factor):
         _TILE1X16(row, there, here, weight, factor)
     elif what == 26:
         _TILE1X8(row, there, here, weight, factor)
-    else:
+    elif what == 27:
         _TILE1X1(row, there, here, weight, factor)
+    else:
+        _join(what, row, there, here, weight, factor)
 
 
 @jit_part
@@ -273,6 +317,8 @@ def _follow(script, memory, factors):
                 here = memory[script[number, 3]] + (script[number, 4] + time * script[number, 18]) * size
                 factor = factors[script[number, 5]]
                 weight = memory[script[number, 21]] + script[number, 22] * size
+                if what >= _JOIN:
+                    weight = np.int64(memory.ctypes.data)
                 for entry in range(script[number, 20]):
                     rest, away, back = entry, 0, 0
                     for axis in range(script[number, 19]):

@@ -15,8 +15,9 @@ side. It is a row of integers; offsets and strides count numbers, not bytes.
     23 ..       those axes, as above
 
 Kinds: "put", "add" (to what is there), "sum" (over the innermost axis, then put), "more" (the same, added),
-"fill" (zeros) and "tile": rows of a matrix product, with 6 .. 8 the lengths of rows there, here and of the
-weight, 9 the depth, 10 how many tiles there are.
+"fill" (zeros); "join2" .. "join4": the sum of that many rows is put, with 23 .. 27 the number of a piece of
+memory, the offset and the strides of the second, and so on; and "tile": rows of a matrix product, with 6 .. 8
+the lengths of rows there, here and of the weight, 9 the depth, 10 how many tiles there are.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -32,13 +33,16 @@ from numpy.typing import NDArray
 
 from equitorch.ops.diagrams.program import without_whole
 from equitorch.ops.diagrams.reference import reading
+from equitorch.reps.diagram_plan import Plan
 
 OPERATIONS = [(kind, lanes) for kind in ("put", "add", "sum", "more", "fill") for lanes in (1, 8, 16, 32)]
 OPERATIONS += [("tile", rows * 100 + lanes) for rows, lanes in ((4, 32), (8, 16), (8, 8), (8, 1))]
 OPERATIONS += [("tile", 100 + lanes) for lanes in (32, 16, 8, 1)]
-_AXES, _MORE = 3, 5
+OPERATIONS += [(f"join{count}", lanes) for count in (2, 3, 4) for lanes in (1, 8, 16, 32)]
+_AXES, _MORE, _JOINED = 3, 5, 4
 WIDTH = 23 + 3 * _MORE
 _LARGE = 1 << 12  # numbers of a sample that does not stay in the nearest cache
+_WIDE = 256  # numbers of a long row
 
 Axis = tuple[int, int, int]
 Place = tuple[int, int]
@@ -159,25 +163,24 @@ class _Writer:
     ) -> int:
         """All halves; returns how much scratch memory that takes."""
         plan, views = reading(key)
-        starts, size = _starts(plan.ranks(), n, channels, scratch)
-        places = [tensor, *starts]
+        large = n * channels > _WIDE  # then sums of whole rows are worth a copy
+        apart = {i for i, (_, labels) in enumerate(plan.reductions, 1) if large and labels[-1] >= 0}
+        places, size = _places(plan, views, sectors, n, channels, tensor, scratch, apart)
         for number, (source, labels) in enumerate(plan.reductions, start=1):
-            here = _strides(labels, n, channels)
-            there = _c_order(len(here), n, channels)
-            axes = [(n, a, b) for a, b in zip(there, here, strict=True)][::-1]
-            sums = _sums(labels, n, channels, form)
-            for part, (positive, count, start, stride) in enumerate(sums):
-                memory, offset = places[source]
+            (memory, offset), strides = places[source]
+            place, there = places[number]
+            axes = [(n, a, b) for a, b in zip(there, _strides(labels, strides), strict=True)][::-1]
+            for part, (positive, count, start, stride) in enumerate(_sums(labels, strides, n, form)):
                 factor = 2 if positive else 3
                 kind = "more" if part else "sum"
-                summed = (count, 0, stride)
-                self.move(kind, places[number], (memory, offset + start), channels, axes, factor, summed)
+                self.move(kind, place, (memory, offset + start), channels, axes, factor, (count, 0, stride))
         for sector, group, (memory, offset) in zip(plan.sectors, views, sectors, strict=True):
             there = _c_order(sector.rank + sector.alternating, n, len(group) * channels)
             for half, (source, labels) in enumerate(group):
-                here = _strides(labels, n, channels)
-                axes = [(n, a, b) for a, b in zip(there, here, strict=True)][::-1]
-                self.move("put", (memory, offset + half * channels), places[source], channels, axes)
+                to, (origin, strides) = (memory, offset + half * channels), places[source]
+                if to != origin:
+                    axes = [(n, a, b) for a, b in zip(there, _strides(labels, strides), strict=True)][::-1]
+                    self.move("put", to, origin, channels, axes)
         return size
 
     def synthesis(
@@ -191,10 +194,10 @@ class _Writer:
         scratch: Place,
         scale: int,
     ) -> int:
-        """The transpose of ``analysis``, with 2 as ``scale``, or 0 for no scale."""
+        """The transpose of ``analysis``, with 2 as ``scale``; or 0 for none, and with sectors for scratch."""
         plan, views = reading(key)
-        starts, size = _starts(plan.ranks(), n, channels, scratch)
-        places = [tensor, *starts]
+        apart = range(1 + len(plan.reductions)) if scale else ()
+        places, size = _places(plan, views, sectors, n, channels, tensor, scratch, apart)
         if size:
             self.move("fill", scratch, scratch, size, [])
         dense: list[tuple[Place, list[int], int]] = []
@@ -202,28 +205,27 @@ class _Writer:
         for sector, group, (memory, offset) in zip(plan.sectors, views, sectors, strict=True):
             here = _c_order(sector.rank + sector.alternating, n, len(group) * channels)
             for half, (source, labels) in enumerate(group):
-                origin = memory, offset + half * channels
+                origin, (to, strides) = (memory, offset + half * channels), places[source]
                 if sector.rank == plan.order:
                     dense.append((origin, [here[label] for label in labels], 0))
-                    continue
-                axes = [(n, a, b) for a, b in zip(_strides(labels, n, channels), here, strict=True)][::-1]
-                if source:
-                    self.move("add", places[source], origin, channels, axes)
-                else:
-                    sparse.append((tensor, origin, axes, 0))
+                elif to != origin:
+                    axes = [(n, a, b) for a, b in zip(_strides(labels, strides), here, strict=True)][::-1]
+                    if source:
+                        self.move("add", to, origin, channels, axes)
+                    else:
+                        sparse.append((tensor, origin, axes, 0))
         for number in range(len(plan.reductions), 0, -1):
             source, labels = plan.reductions[number - 1]
-            there = _strides(labels, n, channels)
-            here = _c_order(len(there), n, channels)
+            (memory, offset), strides = places[source]
+            place, here = places[number]
             if not source and not form and labels.count(-1) == 1:
-                dense.append((places[number], [here[a] if a >= 0 else 0 for a in labels], scale))
+                dense.append((place, [here[a] if a >= 0 else 0 for a in labels], scale))
                 continue
-            memory, offset = places[source]
-            axes = [(n, a, b) for a, b in zip(there, here, strict=True)][::-1]
-            for positive, count, start, stride in _sums(labels, n, channels, form):
+            axes = [(n, a, b) for a, b in zip(_strides(labels, strides), here, strict=True)][::-1]
+            for positive, count, start, stride in _sums(labels, strides, n, form):
                 every = [(count, stride, 0), *axes]
                 factor = scale if positive else scale + 1
-                move = ((memory, offset + start), places[number], every, factor)
+                move = ((memory, offset + start), place, every, factor)
                 if source:
                     self.move("add", *move[:2], channels, every, factor)
                 else:
@@ -240,6 +242,11 @@ class _Writer:
         there = _c_order(order, n, channels)
         if not terms:
             self.move("fill", tensor, tensor, n**order * channels, [])
+            return
+        if 2 <= len(terms) <= _JOINED and order < _AXES and not any(factor for _, _, factor in terms):
+            self.join(
+                tensor, [origin for origin, _, _ in terms], channels, n, there, [h for _, h, _ in terms]
+            )
             return
         by_rows = order > 1 and n**order * channels > _LARGE
         first = len(self.each)
@@ -279,6 +286,30 @@ class _Writer:
             every = [*([summed] if summed else []), *inner, *left]
             row = [OPERATIONS.index((kind, lanes)), to[0], to[1] + done, origin[0], origin[1] + done, factor]
             (self.before if before else self.each).append(_row(row, every))
+            done += count * lanes
+
+    def join(
+        self, to: Place, origins: Sequence[Place], size: int, n: int, there: list[int], here: list[list[int]]
+    ) -> None:
+        """The sum of tensors with n entries along each axis of these strides, in rows of ``size`` numbers."""
+        left = [(n, *strides) for strides in zip(there, *here, strict=True)][::-1]
+        while left and n > 1 and set(left[0][1:]) == {size}:
+            size *= left.pop(0)[0]
+        done = 0
+        for lanes in (32, 16, 8, 1):
+            count = (size - done) // lanes
+            inner = [(count, *[lanes] * (1 + len(here)))] if count > 1 else []
+            if not count or (lanes in (16, 8) and count > 1):
+                continue
+            axes = [*inner, *left] + [(1, *[0] * (1 + len(here)))] * (_AXES - len(left) - len(inner))
+            (memory, offset), *others = origins
+            kind = OPERATIONS.index((f"join{len(here)}", lanes))
+            row = [kind, to[0], to[1] + done, memory, offset + done, 0]
+            row = _finished([*row, *(number for axis in axes for number in axis[:3])])
+            for place, (memory, offset) in enumerate(others):
+                strides = [axis[3 + place] for axis in axes]
+                row[23 + 5 * place : 28 + 5 * place] = [memory, offset + done, *strides]
+            self.each.append(row)
             done += count * lanes
 
     def product(self, to: Place, origin: Place, weight: Place, rows: int, depth: int, columns: int) -> None:
@@ -330,12 +361,33 @@ def _shapes(key: str, n: int, channels: int) -> tuple[tuple[int, int, int], ...]
     return tuple([(n**rank, len(group), channels) for rank, group in zip(ranks, views, strict=True)])
 
 
-def _starts(ranks: Sequence[int], n: int, channels: int, scratch: Place) -> tuple[list[Place], int]:
-    """Where the result of each reduction is, and how much memory all of them take."""
-    places, size = [], 0
-    for rank in ranks[1:]:
-        places.append((scratch[0], scratch[1] + size))
-        size += n**rank * channels
+def _places(
+    plan: Plan,
+    views: Sequence[Sequence[tuple[int, Sequence[int]]]],
+    sectors: Sequence[Place],
+    n: int,
+    channels: int,
+    tensor: Place,
+    scratch: Place,
+    apart: Container[int],
+) -> tuple[list[tuple[Place, list[int]]], int]:
+    """Where the tensor and the result of each reduction are, with strides; and how much scratch that takes.
+
+    A result that is a half as it is needs none, unless it is among those ``apart``, or rows are short.
+    """
+    halves: dict[int, tuple[Place, list[int]]] = {}
+    for sector, group, (memory, offset) in zip(plan.sectors, views, sectors, strict=True):
+        strides = _c_order(sector.rank + sector.alternating, n, len(group) * channels)
+        for half, (source, labels) in enumerate(group):
+            if source not in apart and channels >= 8 and [*labels] == [*range(len(strides))]:
+                halves.setdefault(source, ((memory, offset + half * channels), strides))
+    places, size = [(tensor, _c_order(plan.order, n, channels))], 0
+    for number, rank in enumerate(plan.ranks()[1:], start=1):
+        if number in halves:
+            places.append(halves[number])
+        else:
+            places.append(((scratch[0], scratch[1] + size), _c_order(rank, n, channels)))
+            size += n**rank * channels
     return places, size
 
 
@@ -343,18 +395,20 @@ def _c_order(rank: int, n: int, row: int) -> list[int]:
     return [row * n ** (rank - 1 - axis) for axis in range(rank)]
 
 
-def _strides(labels: Sequence[int], n: int, channels: int) -> list[int]:
+def _strides(labels: Sequence[int], strides: Sequence[int]) -> list[int]:
     """The stride of each axis of a view: the sum over the axes that have its label."""
     found = [0] * (max(labels, default=-1) + 1)
-    for label, stride in zip(labels, _c_order(len(labels), n, channels), strict=True):
+    for label, stride in zip(labels, strides, strict=True):
         if label >= 0:
             found[label] += stride
     return found
 
 
-def _sums(labels: Sequence[int], n: int, channels: int, form: str) -> list[tuple[bool, int, int, int]]:
+def _sums(
+    labels: Sequence[int], strides: Sequence[int], n: int, form: str
+) -> list[tuple[bool, int, int, int]]:
     """What is summed: sign, how many entries, the first of them, the stride from one to the next."""
-    strides = [s for label, s in zip(labels, _c_order(len(labels), n, channels), strict=True) if label < 0]
+    strides = [s for label, s in zip(labels, strides, strict=True) if label < 0]
     both, half = sum(strides), n // 2
     if form == "Sp:block":
         return [(True, half, half * strides[1], both), (False, half, half * strides[0], both)]

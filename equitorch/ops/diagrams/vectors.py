@@ -25,11 +25,13 @@ def instruction(kind: str, lanes: int) -> Any:
     Args:
         kind: as there.
         lanes: as there; for tiles 100 times the rows more.
+
+    ``weight`` is where the weight of a tile is; for "join" where the addresses of the pieces of memory are.
     """
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         size = context.get_abi_sizeof(arguments[4].type)
-        body = _tile if kind == "tile" else _move
+        body = _tile if kind == "tile" else _join if kind.startswith("join") else _move
         name = f"equitorch_{kind}_{lanes}_{arguments[4].type}"
         return _function(context, builder, name, arguments, body, kind, lanes, size)
 
@@ -97,6 +99,31 @@ def _move(builder: Any, arguments: Sequence[Any], kind: str, lanes: int, size: i
             if kind == "add":
                 value = builder.fadd(value, builder.load(into, align=size), flags=_FUSE)
             builder.store(value, into, align=size)
+
+
+def _join(builder: Any, arguments: Sequence[Any], kind: str, lanes: int, size: int) -> None:
+    row, there, here, memory, factor = arguments
+    lengths, away, *back = zip(*[_fields(builder, row, 6 + 3 * axis, 3) for axis in range(3)], strict=True)
+    bases = [here]
+    for other in range(int(kind[4:]) - 1):
+        piece, offset, *strides = _fields(builder, row, 23 + 5 * other, 5)
+        address = builder.load(builder.gep(builder.inttoptr(memory, ir.PointerType(_INT)), [piece]))
+        bases.append(builder.add(address, builder.mul(offset, _INT(size))))
+        back.append(tuple(strides))
+    moved = [_INT(0)] * (1 + len(back))
+    with ExitStack() as loops:
+        for axis in (2, 1, 0):
+            index = loops.enter_context(cgutils.for_range(builder, lengths[axis])).index
+            strides = [away[axis], *(each[axis] for each in back)]
+            moved = [builder.add(m, builder.mul(index, s)) for m, s in zip(moved, strides, strict=True)]
+        into, *origins = [
+            _pointer(builder, base, offset, factor.type, lanes)
+            for base, offset in zip([there, *bases], moved, strict=True)
+        ]
+        total, *parts = [builder.load(origin, align=size) for origin in origins]
+        for part in parts:
+            total = builder.fadd(total, part, flags=_FUSE)
+        builder.store(total, into, align=size)
 
 
 def _tile(builder: Any, arguments: Sequence[Any], kind: str, lanes: int, size: int) -> None:
