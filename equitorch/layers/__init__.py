@@ -13,6 +13,9 @@ from equitorch.layers.constant import Constant as Constant
 from equitorch.layers.convolution import EquivariantConvolution as EquivariantConvolution
 from equitorch.layers.cutoff import CosineCutoff as CosineCutoff
 from equitorch.layers.cutoff import PolynomialCutoff as PolynomialCutoff
+from equitorch.layers.diagram_nonlinear import TensorActivation as TensorActivation
+from equitorch.layers.diagram_nonlinear import TensorNorm as TensorNorm
+from equitorch.layers.diagram_nonlinear import TensorProducts as TensorProducts
 from equitorch.layers.diagrams import DiagramLinear as DiagramLinear
 from equitorch.layers.dropout import Dropout as Dropout
 from equitorch.layers.edge_degree import EdgeDegreeEmbedding as EdgeDegreeEmbedding

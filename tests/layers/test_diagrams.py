@@ -586,13 +586,10 @@ def test_measures_its_backends_when_asked():
 @pytest.mark.parametrize(
     ("rep_in", "rep_out", "backend"),
     [
-        (power("S", 3, 2), power("S", 3, 2), "auto"),
         (power("O", 3, 2), power("O", 3, 2), "dense"),
-        (power("SO", 3, 1), power("SO", 3, 2), "auto"),
         (Outer(power("S", 3, 1), power("SO", 3, 1)), Outer(power("S", 3, 1), power("SO", 3, 1)), "auto"),
         (power("S", 3, 2, symmetric=True), power("S", 3, 1), "auto"),
         (power(SQUARE, 4, 1), power(SQUARE, 4, 2), "auto"),
-        (Irreps("0e+1o"), power("O", 3, 2), "auto"),
     ],
 )
 def test_compiles_to_one_graph(rep_in, rep_out, backend):

@@ -1,4 +1,4 @@
-"""equitorch/models/diagram_net.py and equitorch/layers/diagram_nonlinear.py"""
+"""equitorch/models/diagram_net.py"""
 
 import itertools
 
@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.autograd import gradcheck
 
-from equitorch.layers.diagram_nonlinear import TensorProducts
 from equitorch.models import DiagramNet
 from equitorch.reps import TensorPower
 from equitorch.reps.automorphism import Automorphism
@@ -145,30 +144,6 @@ def _set_last(weights, value):
         weight.view(-1)[-1] = value
 
 
-@pytest.mark.parametrize(("group", "n"), [("O", 3), ("O(1,2)", 3), ("Sp", 4)])
-def test_joins_tensors_by_the_form(group, n):
-    """x F y: matrix products, and x^T F y for vectors."""
-    module = TensorProducts(TensorPower(group, n, 1).matrix_group, (1, 2), 1, scaling="sum").double()
-    form = module.group.form
-    with torch.no_grad():
-        for parameter in (module.factors, module.mix):
-            parameter.fill_(1)
-        keep = {(1, 2, 1, 1), (2, 2, 1, 2)}
-        for weight, path in zip(module.mix, module.paths, strict=True):
-            weight.mul_(path in keep)
-    v, m = random(1, n, 1), random(1, n * n, 1, seed=2)
-    y = module(torch.cat([v, m], dim=1), n)[0, :, 0]
-    vector, matrix = v.reshape(n), m.reshape(n, n)
-    assert torch.allclose(y[:n], vector + vector @ form @ matrix, atol=1e-12)
-    assert torch.allclose(y[n:].reshape(n, n), matrix + matrix @ form @ matrix, atol=1e-12)
-
-
-def test_knows_which_products_there_are():
-    group = TensorPower("O", 3, 1).matrix_group
-    assert TensorProducts(group, (3, 0), 2).paths == [(0, 0, 0, 0), (0, 3, 0, 3), (3, 3, 3, 0)]
-    assert (2, 2, 2, 0) not in TensorProducts(group, (0, 2), 2).paths  # by 2, 2 -> 2 and a trace
-
-
 @pytest.mark.parametrize(("group", "n", "other"), FREE)
 @pytest.mark.parametrize("products", ["none", "mean"])
 def test_runs_at_any_n_with_the_same_weights(group, n, other, products):
@@ -283,9 +258,6 @@ WRONG = [
     ({"orders": [2, (1, 1), 0]}, r"one or more different orders in a stage, got \(1, 1\); copies"),
     ({"products": True}, "expects products to be auto, none, sum, mean or sqrt, got products=True"),
     ({"nonlinearity": "swish"}, "one of auto, pointwise, gate or norm, got nonlinearity='swish'"),
-    ({"nonlinearity": "pointwise"}, r"O\(3\) has no nonlinearity pointwise: .* permutations only; use gate"),
-    ({"group": "B", "nonlinearity": "pointwise"}, "only odd functions such as tanh commute"),
-    ({"group": "O(1,2)", "nonlinearity": "norm"}, r"O\(1,2\) leaves no norm of tensors alone; use nonl"),
     ({"group": "SO(1,2)", "norm": True}, r"SO\(1,2\) leaves no norm of tensors alone; use norm=False"),
     ({"basis": "small"}, "expects basis to be spanning or minimal, got 'small'"),
 ]

@@ -187,7 +187,7 @@ def test_differentiates_twice(family, n, out, into, form):
     assert torch.autograd.gradgradcheck(f, (*xs, *weights), fast_mode=True)
 
 
-@pytest.mark.parametrize(("family", "n", "out", "into", "form"), MIXED)
+@pytest.mark.parametrize(("family", "n", "out", "into", "form"), [MIXED[1], MIXED[3], *MIXED[4:6]])
 def test_compiles_to_one_graph(family, n, out, into, form):
     torch.compiler.reset()
     plan = linear_plan(family, n, out, into, form, channels_in=2, channels_out=3)
