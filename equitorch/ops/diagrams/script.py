@@ -1,23 +1,6 @@
-"""ANALYSIS, MIX and SYNTHESIS of one sample as a list of simple instructions, for kernels that walk memory.
+"""ANALYSIS, MIX and SYNTHESIS of one sample as a list of simple instructions.
 
-An instruction moves rows of numbers from one piece of memory to another, along axes with a stride on either
-side. It is a row of integers; offsets and strides count numbers, not bytes.
-
-    0           what to do: ``OPERATIONS.index((kind, lanes))``
-    1, 2        where to: number of a piece of memory, offset in it
-    3, 4        where from
-    5           which factor: 0, 1 for 1, -1; 2, 3 for the scale and its opposite
-    6 .. 14     three axes, innermost first: length, stride there, stride here
-    15, 16      on the first of a group: how many instructions it has, and how often they are done
-    17, 18      how far it moves from one time to the next, there and here
-    19, 20      how many more axes there are, and how many entries they have
-    21, 22      where the weight of a tile is
-    23 ..       those axes, as above
-
-Kinds: "put", "add" (to what is there), "sum" (over the innermost axis, then put), "more" (the same, added),
-"fill" (zeros); "join2" .. "join4": the sum of that many rows is put, with 23 .. 27 the number of a piece of
-memory, the offset and the strides of the second, and so on; and "tile": rows of a matrix product, with 6 .. 8
-the lengths of rows there, here and of the weight, 9 the depth, 10 how many tiles there are.
+The instructions are those of ``instructions.py``.
 """
 
 from __future__ import annotations
@@ -31,21 +14,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from equitorch.ops.diagrams.instructions import AXES, JOINED, Axis, Instructions, Place
+from equitorch.ops.diagrams.instructions import OPERATIONS as OPERATIONS
 from equitorch.ops.diagrams.program import without_whole
 from equitorch.ops.diagrams.reference import reading
 from equitorch.reps.diagram_plan import Plan
 
-OPERATIONS = [(kind, lanes) for kind in ("put", "add", "sum", "more", "fill") for lanes in (1, 8, 16, 32)]
-OPERATIONS += [("tile", rows * 100 + lanes) for rows, lanes in ((4, 32), (8, 16), (8, 8), (8, 1))]
-OPERATIONS += [("tile", 100 + lanes) for lanes in (32, 16, 8, 1)]
-OPERATIONS += [(f"join{count}", lanes) for count in (2, 3, 4) for lanes in (1, 8, 16, 32)]
-_AXES, _MORE, _JOINED = 3, 5, 4
-WIDTH = 23 + 3 * _MORE
 _LARGE = 1 << 12  # numbers of a sample that does not stay in the nearest cache
 _WIDE = 256  # numbers of a long row
-
-Axis = tuple[int, int, int]
-Place = tuple[int, int]
 
 
 class Script(NamedTuple):
@@ -121,10 +97,12 @@ def linear_script(
         each, halves = columns // times, below[1] * times // permutations
         expected.append((permutations, halves, channels_in, each // channels_out, channels_out))
         axes = [(depth, columns, each), (times, each, depth * each)]
-        writer.move("put", (shared, packed), (2 + number, 0), each, axes, before=True)
-        writer.product((scratch, size), places[weights[number]], (shared, packed), shape[0], depth, columns)
+        writer.before.move("put", (shared, packed), (2 + number, 0), each, axes)
+        writer.each.product(
+            (scratch, size), places[weights[number]], (shared, packed), shape[0], depth, columns
+        )
         if biased and sectors[number].rank + sectors[number].alternating == 0:
-            writer.move("add", (scratch, size), (shared - 1, 0), columns, [])
+            writer.each.move("add", (scratch, size), (shared - 1, 0), columns, [])
             constant = (columns // channels_out, channels_out)
         mixed.append((scratch, size))
         packed, size = packed + depth * columns, size + shape[0] * columns
@@ -140,8 +118,7 @@ class _Writer:
     """Collects instructions."""
 
     def __init__(self) -> None:
-        self.before: list[list[int]] = []
-        self.each: list[list[int]] = []
+        self.before, self.each = Instructions(), Instructions()
 
     def script(
         self,
@@ -152,11 +129,9 @@ class _Writer:
         expected: tuple[int | tuple[int, ...], ...] = (),
         work: int = 0,
     ) -> Script:
-        before, each = (
-            np.array(rows, dtype=np.int64).reshape(len(rows), WIDTH) for rows in (self.before, self.each)
-        )
         moved = np.array([*steps, 0, 0], dtype=np.int64)
-        return Script(before, each, moved, scratch, shared, shapes, expected, work + 2 * sum(steps) + 100)
+        work += 2 * sum(steps) + 100
+        return Script(self.before.table(), self.each.table(), moved, scratch, shared, shapes, expected, work)
 
     def analysis(
         self, key: str, n: int, channels: int, form: str, tensor: Place, sectors: list[Place], scratch: Place
@@ -173,14 +148,16 @@ class _Writer:
             for part, (positive, count, start, stride) in enumerate(_sums(labels, strides, n, form)):
                 factor = 2 if positive else 3
                 kind = "more" if part else "sum"
-                self.move(kind, place, (memory, offset + start), channels, axes, factor, (count, 0, stride))
+                self.each.move(
+                    kind, place, (memory, offset + start), channels, axes, factor, (count, 0, stride)
+                )
         for sector, group, (memory, offset) in zip(plan.sectors, views, sectors, strict=True):
             there = _c_order(sector.rank + sector.alternating, n, len(group) * channels)
             for half, (source, labels) in enumerate(group):
                 to, (origin, strides) = (memory, offset + half * channels), places[source]
                 if to != origin:
                     axes = [(n, a, b) for a, b in zip(there, _strides(labels, strides), strict=True)][::-1]
-                    self.move("put", to, origin, channels, axes)
+                    self.each.move("put", to, origin, channels, axes)
         return size
 
     def synthesis(
@@ -199,7 +176,7 @@ class _Writer:
         apart = range(1 + len(plan.reductions)) if scale else ()
         places, size = _places(plan, views, sectors, n, channels, tensor, scratch, apart)
         if size:
-            self.move("fill", scratch, scratch, size, [])
+            self.each.move("fill", scratch, scratch, size, [])
         dense: list[tuple[Place, list[int], int]] = []
         sparse: list[tuple[Place, Place, list[Axis], int]] = []
         for sector, group, (memory, offset) in zip(plan.sectors, views, sectors, strict=True):
@@ -211,7 +188,7 @@ class _Writer:
                 elif to != origin:
                     axes = [(n, a, b) for a, b in zip(_strides(labels, strides), here, strict=True)][::-1]
                     if source:
-                        self.move("add", to, origin, channels, axes)
+                        self.each.move("add", to, origin, channels, axes)
                     else:
                         sparse.append((tensor, origin, axes, 0))
         for number in range(len(plan.reductions), 0, -1):
@@ -227,12 +204,12 @@ class _Writer:
                 factor = scale if positive else scale + 1
                 move = ((memory, offset + start), place, every, factor)
                 if source:
-                    self.move("add", *move[:2], channels, every, factor)
+                    self.each.move("add", *move[:2], channels, every, factor)
                 else:
                     sparse.append(move)
         self._dense(dense, tensor, n, channels, plan.order)
         for to, origin, axes, factor in sparse:
-            self.move("add", to, origin, channels, axes, factor)
+            self.each.move("add", to, origin, channels, axes, factor)
         return size
 
     def _dense(
@@ -241,109 +218,25 @@ class _Writer:
         """What is added to every entry of the tensor, row by row if the tensor is large."""
         there = _c_order(order, n, channels)
         if not terms:
-            self.move("fill", tensor, tensor, n**order * channels, [])
+            self.each.move("fill", tensor, tensor, n**order * channels, [])
             return
-        if 2 <= len(terms) <= _JOINED and order < _AXES and not any(factor for _, _, factor in terms):
-            self.join(
+        if 2 <= len(terms) <= JOINED and order < AXES and not any(factor for _, _, factor in terms):
+            self.each.join(
                 tensor, [origin for origin, _, _ in terms], channels, n, there, [h for _, h, _ in terms]
             )
             return
         by_rows = order > 1 and n**order * channels > _LARGE
-        first = len(self.each)
+        first = len(self.each.rows)
         for number, (origin, here, factor) in enumerate(terms):
             axes = [(n, a, b) for a, b in zip(there, here, strict=True)][::-1]
-            begin = len(self.each)
+            begin = len(self.each.rows)
             kept = axes[:-1] if by_rows else axes
-            self.move("add" if number else "put", tensor, origin, channels, kept, factor)
+            self.each.move("add" if number else "put", tensor, origin, channels, kept, factor)
             if by_rows:
-                for row in self.each[begin:]:
+                for row in self.each.rows[begin:]:
                     row[17:19] = axes[-1][1:]
         if by_rows:
-            self.each[first][15:17] = [len(self.each) - first, n]
-
-    def move(
-        self,
-        kind: str,
-        to: Place,
-        origin: Place,
-        size: int,
-        axes: Sequence[Axis],
-        factor: int = 0,
-        summed: Axis | None = None,
-        *,
-        before: bool = False,
-    ) -> None:
-        """Rows of ``size`` numbers along ``axes``, innermost first; as many instructions as it takes."""
-        left = [axis for axis in axes if axis[0] != 1]
-        while left and left[0][1] == left[0][2] == size:
-            size *= left.pop(0)[0]
-        done = 0
-        for lanes in (32, 16, 8, 1):
-            count = (size - done) // lanes
-            if not count or (lanes in (16, 8) and count > 1):
-                continue
-            inner = [(count, lanes, lanes)] if count > 1 else []
-            every = [*([summed] if summed else []), *inner, *left]
-            row = [OPERATIONS.index((kind, lanes)), to[0], to[1] + done, origin[0], origin[1] + done, factor]
-            (self.before if before else self.each).append(_row(row, every))
-            done += count * lanes
-
-    def join(
-        self, to: Place, origins: Sequence[Place], size: int, n: int, there: list[int], here: list[list[int]]
-    ) -> None:
-        """The sum of tensors with n entries along each axis of these strides, in rows of ``size`` numbers."""
-        left = [(n, *strides) for strides in zip(there, *here, strict=True)][::-1]
-        while left and n > 1 and set(left[0][1:]) == {size}:
-            size *= left.pop(0)[0]
-        done = 0
-        for lanes in (32, 16, 8, 1):
-            count = (size - done) // lanes
-            inner = [(count, *[lanes] * (1 + len(here)))] if count > 1 else []
-            if not count or (lanes in (16, 8) and count > 1):
-                continue
-            axes = [*inner, *left] + [(1, *[0] * (1 + len(here)))] * (_AXES - len(left) - len(inner))
-            (memory, offset), *others = origins
-            kind = OPERATIONS.index((f"join{len(here)}", lanes))
-            row = [kind, to[0], to[1] + done, memory, offset + done, 0]
-            row = _finished([*row, *(number for axis in axes for number in axis[:3])])
-            for place, (memory, offset) in enumerate(others):
-                strides = [axis[3 + place] for axis in axes]
-                row[23 + 5 * place : 28 + 5 * place] = [memory, offset + done, *strides]
-            self.each.append(row)
-            done += count * lanes
-
-    def product(self, to: Place, origin: Place, weight: Place, rows: int, depth: int, columns: int) -> None:
-        """A matrix product, tile by tile."""
-        done = 0
-        while done < columns:
-            lanes = next(lanes for lanes in (32, 16, 8, 1) if done + lanes <= columns)
-            tall = 4 if lanes == 32 else 8
-            for start, height in ((0, tall), (rows // tall * tall, 1)):
-                count = (rows - start) // height
-                if count:
-                    places = [to[0], to[1] + start * columns + done, origin[0], origin[1] + start * depth, 0]
-                    sizes = [columns, depth, columns, depth, count]
-                    row = [OPERATIONS.index(("tile", height * 100 + lanes)), *places, *sizes]
-                    self.each.append(_finished(row))
-                    self.each[-1][21:23] = [weight[0], weight[1] + done]
-            done += lanes
-
-
-def _row(row: list[int], axes: Sequence[Axis]) -> list[int]:
-    inner, more = list(axes[:_AXES]), axes[_AXES:]
-    if len(more) > _MORE:
-        raise ValueError(f"diagrams have at most {_AXES + _MORE - 1} indices on a side here")
-    inner += [(1, 0, 0)] * (_AXES - len(inner))
-    row = _finished([*row, *(number for axis in inner for number in axis)])
-    row[19:21] = [len(more), math.prod(axis[0] for axis in more)]
-    row[23 : 23 + 3 * len(more)] = [number for axis in more for number in axis]
-    return row
-
-
-def _finished(row: list[int]) -> list[int]:
-    row = row + [0] * (WIDTH - len(row))
-    row[15:17], row[20] = [1, 1], 1
-    return row
+            self.each.rows[first][15:17] = [len(self.each.rows) - first, n]
 
 
 def _order(key: str) -> int:

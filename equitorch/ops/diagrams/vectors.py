@@ -1,4 +1,4 @@
-"""Instructions of ``script.py`` in machine code: rows of numbers moved, summed and multiplied, many at once.
+"""Instructions in machine code: rows of numbers moved, summed and multiplied, many at once.
 
 Memory is an address; the type of ``factor`` says of what. Numba's own loops over short rows (a few channels)
 are not vectorised; these are, on any processor.
@@ -20,7 +20,7 @@ _INT = ir.IntType(64)
 
 
 def instruction(kind: str, lanes: int) -> Any:
-    """The function ``(row, there, here, weight, factor)`` for one of ``script.OPERATIONS``.
+    """The function ``(row, there, here, weight, factor)`` for one of ``instructions.OPERATIONS``.
 
     Args:
         kind: as there.
