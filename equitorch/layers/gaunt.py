@@ -7,8 +7,9 @@ from torch import Tensor, nn
 
 from equitorch.layers.constant import Constant
 from equitorch.layers.rows import expect_dtype
+from equitorch.ops.backend import autocasting
 from equitorch.ops.gaunt import gaunt_product, product_and_bracket
-from equitorch.ops.gaunt.form import Form
+from equitorch.ops.gaunt.form import BACKENDS, Form
 from equitorch.ops.gaunt.weighted import Weight, weighted_product
 from equitorch.reps import Irreps
 from equitorch.reps.gaunt import gradient_scales, path_powers
@@ -82,6 +83,8 @@ class GauntTensorProduct(nn.Module):
         self.channels, self.parity, self.rank, self.backend = channels, parity, rank, backend
         if parity not in KINDS:
             raise ValueError(f"GauntTensorProduct expects parity of even, odd or full, got {parity!r}")
+        if backend not in BACKENDS:
+            raise ValueError(f"GauntTensorProduct expects backend of {', '.join(BACKENDS)}, got {backend!r}")
         least = {"lmax1": 0, "lmax2": 0, "lmax_out": 0, "channels": 0, "rank": 1}
         for name, low in least.items():
             given = getattr(self, name)
@@ -150,6 +153,9 @@ class GauntTensorProduct(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         self._check(x, y)
+        if autocasting(x):  # lowers nothing: it would round the weights
+            with torch.autocast(x.device.type, enabled=False):
+                return self.forward(x.to(self.weight1.dtype), y.to(self.weight1.dtype))
         if self.rank == 1 and x.ndim == 3 and x.shape[::2] == y.shape[::2]:
             form = Form(*self.lmaxs, "both" if self.parity == "full" else self.parity, self.backend)
             z = weighted_product(x, y, self._weights(), form) if x.shape[2] == self.channels else None

@@ -124,7 +124,8 @@ class GauntConvolution(nn.Module):
 
     def forward(self, x: Tensor, g: Tensor, rotation: EdgeRotation, plan: EdgePlan) -> Tensor:
         self._check(x, g, rotation, plan)
-        expect_dtype(self, x, self.filter.value)
+        for t in (x, g):
+            expect_dtype(self, t, self.filter.value)
         stacks = 2 if self.parity == "full" else 1
         wide = torch.cat(x.chunk(2, dim=1), dim=2) if stacks == 2 else x
         y = rotate_in(wide, rotation, plan)
@@ -289,10 +290,10 @@ class GauntSO2Convolution(nn.Module):
             found.append(full if m and self.parity == "so3" else full[0])
         return found
 
-    def extra_repr(self) -> str:
+    def __repr__(self) -> str:
         return (
-            f"{self.lmax}, {self.lmax_filter}, {self.channels_in} -> {self.channels_out}, mmax={self.mmax}, "
-            f"{self.parity}"
+            f"GauntSO2Convolution({self.lmax}, {self.lmax_filter}, {self.channels_in} -> "
+            f"{self.channels_out}, mmax={self.mmax}, {self.parity})"
         )
 
 

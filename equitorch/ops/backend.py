@@ -53,6 +53,16 @@ def traced(*operands: Tensor) -> bool:
     return any(type(x) is not Tensor and type(x) is not torch.nn.Parameter for x in operands)
 
 
+def autocasting(x: Tensor) -> bool:
+    """Whether autocast chooses the dtype of matrix products on the device of a tensor.
+
+    >>> autocasting(torch.zeros(2))
+    False
+    """
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
+
+
 def lasting(make: Callable[P, R]) -> Callable[P, R]:
     """A function that makes tensors which are kept, and may be called for the first time anywhere.
 

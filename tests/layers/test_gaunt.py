@@ -128,6 +128,8 @@ def test_the_check_can_fail():
 def test_says_what_it_expected():
     with pytest.raises(ValueError, match="expects parity of even, odd or full, got 'both'"):
         GauntTensorProduct(1, 1, 1, 2, "both")
+    with pytest.raises(ValueError, match="expects backend of auto, dense, grid, separable, fft, got 'best'"):
+        GauntTensorProduct(2, 2, 2, 4, backend="best")
     with pytest.raises(ValueError, match="expects rank to be a number >= 1, got 0"):
         GauntTensorProduct(1, 1, 1, 2, rank=0)
     with pytest.raises(ValueError, match=r"shapes \(..., 8, 2\) and \(..., 8, 2\), got \(5, 4, 2\)"):
@@ -159,3 +161,18 @@ def test_one_step_is_the_sum_of_its_parts(parity, needed):
         found.append([z.reshape(5, stacks * 16, 4), *first, *second])
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("parity", ["even", "odd", "full"])
+@pytest.mark.parametrize("rank", [1, 2])
+def test_autocast_rounds_no_weights(parity, rank):
+    layer = GauntTensorProduct(2, 2, 2, 4, parity, rank)
+    with torch.no_grad():
+        for weight in layer.parameters():
+            weight.normal_()
+    x, y = torch.randn(2, 5, 18 if parity == "full" else 9, 4).unbind()
+    expected = layer(x, y)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(layer(x, y), expected)
+        mixed = layer(x.bfloat16(), y)
+    assert torch.equal(mixed, layer(x.bfloat16().float(), y))

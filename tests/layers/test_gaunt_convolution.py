@@ -199,3 +199,7 @@ def test_says_what_it_expected():
         GauntSO2Convolution(2, 1, 2, 2, mmax=3)
     with pytest.raises(ValueError, match="got 2, -1, 2 and mmax=None"):
         GauntConvolution(2, -1, 2)
+    with pytest.raises(
+        ValueError, match=r"^GauntSO2Convolution\(2, 3, 4 -> 6, .*\) expects y of shape .* \(1, 8, 4\)$"
+    ):
+        GauntSO2Convolution(2, 3, 4, 6)(torch.zeros(1, 8, 4))

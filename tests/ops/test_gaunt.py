@@ -463,6 +463,14 @@ def test_autocast_lowers_nothing(backend, channels):
     assert relative(found, expected) < 1e-5
 
 
+def test_shapes_come_from_tensors_without_data():
+    x, y = (t.to("meta").requires_grad_() for t in operands(2, 1))
+    for backend in BACKENDS:
+        z = gaunt_product(x, y, 3, backend=backend)
+        assert z.shape == (5, 16, 3)
+        assert torch.autograd.grad(z.sum(), x)[0].shape == x.shape
+
+
 def test_what_a_transform_makes_first_outlives_it():
     """Coefficients are kept; those made inside a transform would belong to one that is over."""
     from equitorch.ops.gaunt import reference

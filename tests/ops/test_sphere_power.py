@@ -131,6 +131,19 @@ def test_the_check_can_fail(monkeypatch):
     assert (short - exact).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("flat", [True, False])
+def test_autocast_lowers_nothing(flat):
+    x, weight, index = operands(2, 1, 3, flat, 2, dtype=torch.float32)
+    x.requires_grad_()
+    (expected,) = torch.autograd.grad(sphere_polynomial(x, weight, index, 1).square().sum(), x)
+    with torch.autocast("cpu", torch.bfloat16):
+        (found,) = torch.autograd.grad(sphere_polynomial(x, weight, index, 1).square().sum(), x)
+        with use_reference():
+            plain = sphere_polynomial(x, weight, index, 1)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(plain, sphere_polynomial(x, weight, index, 1), rtol=1e-4, atol=1e-5)
+
+
 def test_what_a_transform_or_inference_makes_first_outlives_it():
     from equitorch.ops.sphere_power import reference
 

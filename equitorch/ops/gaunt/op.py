@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equitorch.ops.backend import fused, traced
+from equitorch.ops.backend import autocasting, fused, traced
 from equitorch.ops.gaunt.choice import chosen
 from equitorch.ops.gaunt.form import BACKENDS, BRACKET, PRECISIONS, PRODUCT, Form, Program, Request
 from equitorch.ops.gaunt.program import Values
@@ -204,8 +204,8 @@ def computed(
     tensors: list[Tensor], program: Program, form: Form, known: Sequence[Values] = ()
 ) -> tuple[list[Tensor], list[Values]]:
     """A program without history, and values on the grid if they are worth keeping; autocast is ignored."""
-    if torch.is_autocast_enabled(kind := tensors[0].device.type):
-        with torch.autocast(kind, enabled=False):
+    if autocasting(tensors[0]):
+        with torch.autocast(tensors[0].device.type, enabled=False):
             return computed(tensors, program, form, known)
     if form.backend == "dense" or not fused(*tensors):
         return reference(tensors, program, form), []

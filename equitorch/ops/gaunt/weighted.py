@@ -26,8 +26,7 @@ class Weight(NamedTuple):
 
 
 def weighted_product(x: Tensor, y: Tensor, weights: Sequence[Weight], form: Form) -> Tensor | None:
-    """``w3 * product(w1 * x, w2 * y)`` row by row, differentiable to any order; None where PyTorch traces
-    or chooses dtypes.
+    """``w3 * product(w1 * x, w2 * y)`` row by row, differentiable to any order; None where PyTorch traces.
 
     The same as its parts, with a fraction of their calls.
 
@@ -44,8 +43,6 @@ def weighted_product(x: Tensor, y: Tensor, weights: Sequence[Weight], form: Form
     one, two, three = weights
     given = (x, y, one.value, two.value, three.value)
     if traced(*given) or torch._C._functorch.peek_interpreter_stack() is not None:
-        return None
-    if torch.is_autocast_enabled(x.device.type):  # would round the weights
         return None
     out: Tensor = _Weighted.apply(form, [weight.spread for weight in weights], *given)
     return out

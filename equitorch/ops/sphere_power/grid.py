@@ -16,6 +16,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from equitorch.ops.backend import autocasting
 from equitorch.ops.sphere_power.reference import Sizes, Tables, tables
 
 RESULT, FIELD, WEIGHT = range(3)
@@ -46,6 +47,9 @@ def run(
         Tensors of the shapes of z, of a field and of the weights.
     """
     x, table = fields[0], tables(sizes, fields[0])
+    if autocasting(x):
+        with torch.autocast(x.device.type, enabled=False):
+            return run(opened, fields, z, weight, index, sizes)
     out = [x.new_empty(shape(kind, x, sizes)) for kind in opened]
     part_of = _shared if sizes.degrees == 1 else _each
     if weight is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from collections.abc import Sequence
 from functools import partial
@@ -10,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from equitorch.ops.backend import fused, traced
+from equitorch.ops.backend import autocasting, fused, traced
 from equitorch.ops.indices import expect_indices
 from equitorch.ops.multilinear import Derivative, with_derivatives
 from equitorch.ops.sphere_power import grid, reference
@@ -50,7 +51,8 @@ def sphere_polynomial(x: Tensor, weight: Tensor, index: Tensor, lmax_out: int) -
     sizes = _sizes(x, weight, index, lmax_out)
     expect_indices("the index of species", index, weight.shape[0])
     if not traced(x, weight, index) and not fused(x, weight):
-        return reference.sphere_polynomial(x, weight, index, sizes)
+        with torch.autocast(x.device.type, enabled=False) if autocasting(x) else contextlib.nullcontext():
+            return reference.sphere_polynomial(x, weight, index, sizes)
     return _form(RESULT, [x], None, weight, index, sizes)
 
 
