@@ -175,8 +175,9 @@ class DiagramLinear(nn.Module):
             nn.init.normal_(self.channels, std=max(self.channels_in, 1) ** -0.5)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
-        if mask is None and self._cache.latest and not _is_traced(x):
-            entry = self._cache.latest.get(self._like(x))
+        latest = self._cache.latest
+        if latest and mask is None and x.ndim == 3 and not _is_traced(x):
+            entry = latest.get(self._like(x))
             if entry is not None and entry.holds():
                 return entry.apply(x)
         sizes = self._check(x, mask)
@@ -296,10 +297,10 @@ class DiagramLinear(nn.Module):
         return product_with(matrix.flatten(2).flatten(0, 1), shift, shape)
 
     def _like(self, x: Tensor) -> Hashable:
-        """What decides how features are treated, besides the weights."""
-        rows, channels = x.shape[-2:]
-        points = x.numel().bit_length()
-        return x.ndim, rows, channels, points, x.dtype, x.device, self.backend, torch.is_grad_enabled()
+        """What decides how features of shape (points, rows, channels) are treated, besides the weights."""
+        points, rows, channels = x.shape
+        kind = x.dtype, x.device, self.backend, torch.is_grad_enabled()
+        return points.bit_length(), rows, channels, kind
 
     def _matrix(self, sizes: tuple[int, ...]) -> Tensor:
         """(rows_out, rows_in, channels_in, channels_out)"""

@@ -8,6 +8,7 @@ import torch
 
 from equitorch.ops.backend import use_reference
 from equitorch.ops.diagrams import (
+    cpu,
     diagram_analysis,
     diagram_linear,
     diagram_synthesis,
@@ -322,6 +323,9 @@ def test_prepared_weights_do_the_same(family, n, form):
     (x,), weights = draw(plan, n, 8, 9, batch=5, dtype=torch.float32)
     bias = torch.randn(plan.pairs[plan.constant].halves_out, 9)
     apply = prepared_linear(weights, plan, n, bias=bias, scale=0.3)
+    kernel = cpu.prepared(weights, bias, plan.keys_in[0], plan.keys_out[0], n, form, 0.3)
+    torch.testing.assert_close(kernel.run(x), apply(x))
+    assert kernel.run(x[0]) is kernel.run(x[:, 1:]) is kernel.run(x.double()) is None
 
     def expected(x):
         with use_reference():

@@ -91,13 +91,16 @@ class Prepared(NamedTuple):
 
     def run(self, x: Tensor) -> Tensor | None:
         """The map; None if the shape is wrong. Shape (batch, *shape) -> (batch, *script.shapes[0])."""
-        if x.ndim != 3 or x.shape[1:] != self.shape or x.dtype is not self.dtype:
+        script, _, addresses, factors, shape, dtype = self
+        if x.ndim != 3 or x.dtype is not dtype:
             return None
-        y = x.new_empty((x.shape[0], *self.script.shapes[0]))
-        x = _plain(x)
-        addresses = self.addresses.copy()
+        batch, rows, channels = x.shape
+        if (rows, channels) != shape:
+            return None
+        y = x.new_empty(batch, *script.shapes[0])  # a tuple would take longer
+        x, addresses = _plain(x), addresses.copy()
         addresses[0], addresses[1] = x.data_ptr(), y.data_ptr()
-        _launch(self.script, addresses, self.factors, x.shape[0])
+        _launch(script, addresses, factors, batch)
         return y
 
 
