@@ -97,6 +97,8 @@ class EquitorchCalculator(Calculator):
 def _ready(
     potential: Potential | str | PathLike[str], device: torch.device | str | None, dtype: torch.dtype | None
 ) -> Potential:
+    if device is not None and torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"EquitorchCalculator expects a device that is here, got {device} without a GPU")
     if isinstance(potential, str | PathLike):
         if device is None and torch.cuda.is_available():
             device = "cuda"

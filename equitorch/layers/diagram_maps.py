@@ -73,9 +73,9 @@ class DiagramSum(nn.Module):
         if mask is None:
             return list(self.product(xs, weights, sizes, scales))
         whole, result = self.inner.keep(mask, sizes), self.outer.keep(mask, sizes)
-        xs = [x * kept.to(x.dtype) for x, kept in zip(xs, whole, strict=True)]
+        xs = [torch.where(kept.bool(), x, 0) for x, kept in zip(xs, whole, strict=True)]
         ys = self.product(xs, weights, sizes, scales)
-        return [y * kept.to(y.dtype) for y, kept in zip(ys, result, strict=True)]
+        return [torch.where(kept.bool(), y, 0) for y, kept in zip(ys, result, strict=True)]
 
     def _scale(self, place: int, n: int, mask: Tensor | None, x: Tensor) -> float | Tensor:
         """The factor of each closed block of a group."""

@@ -89,7 +89,9 @@ class GauntTensorProduct(nn.Module):
         for name, low in least.items():
             given = getattr(self, name)
             if isinstance(given, bool) or not isinstance(given, int) or given < low:
-                raise ValueError(f"GauntTensorProduct expects {name} to be a number >= {low}, got {given!r}")
+                raise ValueError(
+                    f"GauntTensorProduct expects {name} to be a whole number >= {low}, got {given!r}"
+                )
         stacks = 2 if parity == "full" else 1
         first, second, last = ((stacks * (lmax + 1), channels) for lmax in self.lmaxs)
         self.weight1 = nn.Parameter(torch.empty(rank, *first))

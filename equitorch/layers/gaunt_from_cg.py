@@ -48,6 +48,10 @@ def from_cg_weights(tp: Any, rank: int | None = None, tol: float = 1e-4) -> tupl
     >>> layer.rank, error < 1e-4
     (2, True)
     """
+    if not all(hasattr(tp, name) for name in ("irreps_in1", "irreps_in2", "irreps_out")):
+        raise ValueError(
+            f"from_cg_weights expects a tensor product with irreps_in1, irreps_in2 and irreps_out, got {tp!r}"
+        )
     slots = [Irreps(str(irreps)) for irreps in (tp.irreps_in1, tp.irreps_in2, tp.irreps_out)]
     lmaxs, signs, channels = _read_irreps(slots, tp)
     parity = "even" if signs[0] * signs[1] * signs[2] > 0 else "odd"

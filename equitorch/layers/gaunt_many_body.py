@@ -73,7 +73,9 @@ class GauntManyBody(nn.Module):
         ):
             given = getattr(self, name)
             if isinstance(given, bool) or not isinstance(given, int) or given < least:
-                raise ValueError(f"GauntManyBody expects {name} to be a number >= {least}, got {given!r}")
+                raise ValueError(
+                    f"GauntManyBody expects {name} to be a whole number >= {least}, got {given!r}"
+                )
         if rank is not None and (isinstance(rank, bool) or not isinstance(rank, int) or rank < 1):
             raise ValueError(f"GauntManyBody expects a rank >= 1, or None, got {rank!r}")
         moments = power_moments(lmax_in, lmax_out, correlation)

@@ -189,7 +189,7 @@ class _Kept:
         weights = [w for module in modules for w in (*module.parameters(), *module.buffers())]
         if any(map(_learns, modules)):
             return compute()  # with history
-        version = options, [(id(w), w.data_ptr(), w._version, w.dtype, w.device) for w in weights]
+        version = options, [(id(w), w.data_ptr(), w._version, _sum(w), w.dtype, w.device) for w in weights]
         if self.version != version:
             with torch.no_grad():  # a history that outlives its backward pass could not be used again
                 self.version, self.result = version, compute()
@@ -200,6 +200,11 @@ class _Kept:
 
     def __reduce__(self) -> tuple[type[_Kept], tuple[()]]:
         return _Kept, ()
+
+
+def _sum(weight: Tensor) -> float | None:
+    """What shows that a weight was written to through ``.data``, which no version counter sees."""
+    return weight.detach().sum().item() if weight.device.type == "cpu" else None
 
 
 @contextmanager

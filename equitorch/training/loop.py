@@ -36,9 +36,15 @@ _SHARE_OF_SAVING = 0.03  # states are written seldom enough to cost no more than
 
 
 def device_of(name: str) -> torch.device:
-    """The device that a config means; under ``torchrun`` each process gets its own GPU."""
+    """The device that a config means; under ``torchrun`` each process gets its own GPU.
+
+    Raises:
+        ValueError: if it is a GPU that is not there.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name.startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(f"train.device is {name!r}, but PyTorch finds no GPU here; write cpu or auto")
     device = torch.device(f"cuda:{os.environ.get('LOCAL_RANK', '0')}" if name == "cuda" else name)
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -130,7 +130,7 @@ def test_says_what_it_expected():
         GauntTensorProduct(1, 1, 1, 2, "both")
     with pytest.raises(ValueError, match="expects backend of auto, dense, grid, separable, fft, got 'best'"):
         GauntTensorProduct(2, 2, 2, 4, backend="best")
-    with pytest.raises(ValueError, match="expects rank to be a number >= 1, got 0"):
+    with pytest.raises(ValueError, match="expects rank to be a whole number >= 1, got 0"):
         GauntTensorProduct(1, 1, 1, 2, rank=0)
     with pytest.raises(ValueError, match=r"shapes \(..., 8, 2\) and \(..., 8, 2\), got \(5, 4, 2\)"):
         GauntTensorProduct(1, 1, 1, 2, "full")(torch.zeros(5, 4, 2), torch.zeros(5, 8, 2))

@@ -94,3 +94,8 @@ def test_says_what_it_expected():
     gap = TensorProduct("2x0e+2x2e", "2x0e", "2x0e", [(0, 0, 0, "uuu", True)])
     with pytest.raises(ValueError, match=r"degrees from 0 on, .* got '2x0e\+2x2e'"):
         from_cg_weights(gap)
+
+
+def test_expects_a_tensor_product():
+    with pytest.raises(ValueError, match=r"expects a tensor product with irreps_in1, .*, got Linear\("):
+        from_cg_weights(torch.nn.Linear(3, 3))

@@ -139,7 +139,7 @@ def test_says_what_it_expected():
     layer, x, index = layer_and_operands()
     with pytest.raises(ValueError, match=r"expects x of shape \(..., 9, 3\) and an index of shape \(...\)"):
         layer(x[:, :4], index)
-    with pytest.raises(ValueError, match="expects correlation to be a number >= 1, got 0"):
+    with pytest.raises(ValueError, match="expects correlation to be a whole number >= 1, got 0"):
         GauntManyBody(2, 2, 3, correlation=0)
     with pytest.raises(ValueError, match="expects a rank >= 1, or None, got 0"):
         GauntManyBody(2, 2, 3, rank=0)

@@ -1,5 +1,7 @@
 """equitorch/layers/radial.py"""
 
+import copy
+
 import pytest
 import torch
 
@@ -246,3 +248,17 @@ def test_never_hides_that_a_number_is_none(dtype):
         assert out[[0, 2]].isfinite().all()
     f.basis.betas.data.fill_(float("nan"))
     assert f(d).isnan().all()
+
+
+def test_sees_weights_that_are_written_to_behind_autograd():
+    """No version counter sees what is done to ``.data``."""
+    network = MLP([32, 16, 4])
+    function = RadialFunction(ExpNormBasis(32, CUTOFF), network, CosineCutoff(CUTOFF), cutoff=CUTOFF, knots=64)
+    function.float().eval()
+    d = torch.linspace(0.5, 0.9 * CUTOFF, 50)
+    with torch.no_grad():
+        function(d)
+        for weight in network.parameters():
+            weight.data.mul_(2.0)
+        found, expected = function(d), copy.deepcopy(function)(d)
+    torch.testing.assert_close(found, expected)

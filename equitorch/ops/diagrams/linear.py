@@ -49,7 +49,7 @@ def diagram_linear(
             return [y]
     _check(xs, weights, plan, n)
     if mask is not None:
-        xs = [x * _present(mask.to(x), order) for x, order in zip(xs, plan.orders_in, strict=True)]
+        xs = [_masked(x, mask, order) for x, order in zip(xs, plan.orders_in, strict=True)]
     zs = _analysed(xs, plan, n, scale)
     ys: list[Tensor | None] = [None] * len(plan.upper)
     for pair, weight in zip(plan.pairs, weights, strict=True):
@@ -61,7 +61,7 @@ def diagram_linear(
         ys[place] = y + bias
     out = _synthesised(ys, plan, n, xs[0], weights)
     if mask is not None:
-        out = [y * _present(mask.to(y), order) for y, order in zip(out, plan.orders_out, strict=True)]
+        out = [_masked(y, mask, order) for y, order in zip(out, plan.orders_out, strict=True)]
     return out
 
 
@@ -191,12 +191,13 @@ def _share(y: Tensor, count: int, first: int, size: int) -> Tensor:
     return y.unflatten(2, (count, -1)).narrow(3, first, size).flatten(2, 3)
 
 
-def _present(mask: Tensor, order: int) -> Tensor:
-    """Which entries have all their indices among the points that are there: (batch, n ** order, 1)."""
-    whole = mask.new_ones(mask.shape[0], 1, 1)
+def _masked(x: Tensor, mask: Tensor, order: int) -> Tensor:
+    """Zero, whatever stood there, unless all indices are among the points that are there."""
+    there = mask.bool()
+    whole = there.new_ones(there.shape[0], 1, 1)
     for _ in range(order):
-        whole = (whole * mask[:, None, :]).flatten(1)[:, :, None]
-    return whole
+        whole = (whole & there[:, None, :]).flatten(1)[:, :, None]
+    return torch.where(whole, x, 0)
 
 
 def _check(xs: Sequence[Tensor], weights: Sequence[Tensor], plan: LinearPlan, n: int) -> None:

@@ -61,7 +61,7 @@ def diagram_synthesis(zs: Sequence[Tensor], key: str, n: int, form: str = "", sc
     zs = list(zs)
     if traced(*zs):
         return torch.ops.equitorch.diagram_synthesis(zs, key, n, form, scale)
-    kernel = _kernel(*zs)
+    kernel = kernel_for(*zs)
     if kernel is None:
         return reference.synthesis(zs, key, n, form, scale)
     if torch.is_grad_enabled() and any(z.requires_grad for z in zs):
@@ -117,7 +117,7 @@ def fused_linear(
     for w in given:
         if w.dtype is not x.dtype or w.device != x.device or (recorded and w.requires_grad):
             return None
-    kernel = _kernel(x)
+    kernel = kernel_for(x)
     if kernel is None or not hasattr(kernel, "linear"):
         return None
     y: Tensor | None = kernel.linear(x, weights, bias, key_in, key_out, n, form, scale)
@@ -127,7 +127,7 @@ def fused_linear(
 def _analysis(x: Tensor, key: str, n: int, form: str, scale: float) -> Sequence[Tensor]:
     if traced(x):
         return torch.ops.equitorch.diagram_analysis(x, key, n, form, scale)
-    kernel = _kernel(x)
+    kernel = kernel_for(x)
     if kernel is None:
         return reference.analysis(x, key, n, form, scale)
     if torch.is_grad_enabled() and x.requires_grad:
@@ -135,7 +135,8 @@ def _analysis(x: Tensor, key: str, n: int, form: str, scale: float) -> Sequence[
     return kernel.analysis(x, key, n, form, scale)
 
 
-def _kernel(*operands: Tensor) -> ModuleType | None:
+def kernel_for(*operands: Tensor) -> ModuleType | None:
+    """The module with the fused kernels for these operands, if there is one."""
     kind = operands[0].device.type
     if kind not in _KERNELS or not fused(*operands):
         return None
@@ -148,7 +149,7 @@ class _Analysis(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, *options: Any) -> tuple[Tensor, ...]:
         ctx.options = options
-        kernel = _kernel(x) or reference
+        kernel = kernel_for(x) or reference
         return tuple(kernel.analysis(x, *options))
 
     @staticmethod
@@ -160,7 +161,7 @@ class _Synthesis(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, key: str, n: int, form: str, scale: float, *zs: Tensor) -> Tensor:
         ctx.options = key, n, form, scale
-        kernel = _kernel(*zs) or reference
+        kernel = kernel_for(*zs) or reference
         out: Tensor = kernel.synthesis(list(zs), key, n, form, scale)
         return out
 
@@ -185,7 +186,7 @@ def _values(key: str, n: int, form: str, device: torch.device, dtype: torch.dtyp
 
 
 def _run_analysis(x: Tensor, key: str, n: int, form: str, scale: float) -> list[Tensor]:
-    kernel = _kernel(x)
+    kernel = kernel_for(x)
     if kernel is None:
         return reference.analysis(x, key, n, form, scale)
     zs: list[Tensor] = kernel.analysis(x, key, n, form, scale)
@@ -193,7 +194,7 @@ def _run_analysis(x: Tensor, key: str, n: int, form: str, scale: float) -> list[
 
 
 def _run_synthesis(zs: list[Tensor], key: str, n: int, form: str, scale: float) -> Tensor:
-    y: Tensor = (_kernel(*zs) or reference).synthesis(zs, key, n, form, scale)
+    y: Tensor = (kernel_for(*zs) or reference).synthesis(zs, key, n, form, scale)
     shared = any(y.untyped_storage().data_ptr() == z.untyped_storage().data_ptr() for z in zs)
     return y.clone() if shared else y  # results of an op share no memory with its arguments
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from equitorch.ops.backend import fused, kernels_allowed, traced
+from equitorch.ops.backend import kernels_allowed, traced
 from equitorch.ops.diagrams.linear import diagram_linear
+from equitorch.ops.diagrams.op import kernel_for
 from equitorch.ops.diagrams.program import LinearPlan
 
 
@@ -61,9 +62,8 @@ def _kernel(
     given = [*weights] if bias is None else [*weights, bias]
     if not plan.single or not weights or any(w.dtype is not weights[0].dtype for w in given):
         return None
-    if traced(*given) or not fused(*given) or not all(w.is_cpu for w in given):
+    kernel = None if traced(*given) else kernel_for(*given)
+    if kernel is None or not all(w.is_cpu for w in given):
         return None
-    from equitorch.ops.diagrams import cpu
-
-    found = cpu.prepared(weights, bias, plan.keys_in[0], plan.keys_out[0], n, plan.form, scale)
+    found = kernel.prepared(weights, bias, plan.keys_in[0], plan.keys_out[0], n, plan.form, scale)
     return None if found is None else found.run
