@@ -9,6 +9,8 @@ from typing import Any, NamedTuple, Self, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from equitorch.layers.optimizer_steps import optimizer_steps
+
 _KEPT = 4  # matrices, for as many dimensions n
 LARGEST = 1 << 25
 """Entries of the largest matrix that is worth keeping."""
@@ -30,13 +32,19 @@ class Kept(NamedTuple):
         apply: the function.
         made_of: for each parameter: where it is kept, its name there, itself, its version and its place in
             memory at that time.
+        steps: ``optimizer_steps`` at that time.
+        memory: of the parameters at that time, so that others do not come to the same place.
     """
 
     apply: Apply
     made_of: tuple[tuple[Home, str, Tensor, int, int], ...]
+    steps: int
+    memory: tuple[Tensor, ...]
 
     def holds(self) -> bool:
         """Whether the parameters are the same, unchanged."""
+        if self.steps != optimizer_steps():
+            return False
         for home, name, weight, version, place in self.made_of:
             if home.get(name) is not weight or weight._version != version or weight.data_ptr() != place:
                 return False
@@ -46,8 +54,9 @@ class Kept(NamedTuple):
 class WeightCache:
     """What a layer made of its weights, by the dimension it was made for; forgotten when a weight changes.
 
-    Changes are seen by PyTorch's version counters: a weight written to through ``.data`` is not seen.
-    Copies and pickles of it are empty.
+    Changes are seen by PyTorch's version counters, and by steps of optimizers: a weight written to through
+    ``.data`` is not seen. What is kept is made outside of inference mode and of autocast, so that it serves
+    everywhere. Copies and pickles of it are empty.
 
     Attributes:
         latest: what was used for features that came before, by shape, dtype and the like: where nothing is
@@ -62,13 +71,21 @@ class WeightCache:
         """What is kept for ``key``, made anew if there is nothing for these weights."""
         entry = self.entries.get(key)
         if entry is None or not entry.holds():
-            with torch.no_grad():
+            steps, made_of = optimizer_steps(), _remembered(homes)  # before: others may write meanwhile
+            memory = tuple([weight.detach() for _, _, weight, _, _ in made_of])
+            kind = memory[0].device.type if memory else "cpu"
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(kind, enabled=False):
                 apply = make()
             self.latest.clear()
             while len(self.entries) >= _KEPT:
-                del self.entries[next(iter(self.entries))]
-            entry = self.entries[key] = Kept(apply, _remembered(homes))
+                self.entries.pop(next(iter(list(self.entries)), None), None)  # so may other threads
+            entry = self.entries[key] = Kept(apply, made_of, steps, memory)
         return entry
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self.entries.clear()
+        self.latest.clear()
 
     def remember(self, features: Hashable, entry: Kept) -> None:
         """The same is to be used for features like these."""

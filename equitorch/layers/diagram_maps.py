@@ -28,6 +28,8 @@ from equitorch.layers.diagram_weights import (
 )
 from equitorch.ops.diagrams import diagram_linear, linear_plan, prepared_linear
 
+_MOST = 1 << 25  # diagrams
+
 
 class DiagramSum(nn.Module):
     """All diagrams between two sums of tensor powers, or of products of tensor powers; without weights.
@@ -106,6 +108,13 @@ class DiagramMaps(nn.Module):
         self.symmetric = SymmetricEntries((inner, outer))
         self.constant = Side(inner.groups, (tuple(Factor(0) for _ in inner.groups),))
         self.joints, self.bias_joints = joints(inner, outer), joints(self.constant, outer) if bias else ()
+        shapes = [joint.shape(inner, outer) for joint in self.joints]
+        count = sum(map(math.prod, shapes))
+        if count > _MOST:
+            raise ValueError(
+                f"DiagramLinear expects at most {_MOST:,} maps between its representations, got {count:,} from "
+                f"{sum(inner.rows(inner.sizes))} rows to {sum(outer.rows(outer.sizes))}; use lower orders"
+            )
         self.entries = self._entries(inner, self.joints, basis)
         self.constants = self._entries(self.constant, self.bias_joints, basis)
         self.partial = any(entry.kept is not None for entry in (*self.entries, *self.constants))
@@ -116,7 +125,6 @@ class DiagramMaps(nn.Module):
         self.plain = all(factor == Factor(factor.order) for factor in factors)
         one_kernel = self.mixed.product is None and self.mixed.plan.single and self.plain
         self.single = one_kernel and (self.adds or not self.bias_joints)
-        shapes = [joint.shape(inner, outer) for joint in self.joints]
         self.shapes = list(zip(self.joints, shapes, strict=True))
         self.steps = _steps(inner, self.joints) + _steps(outer, self.joints, upper=True)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -67,7 +67,8 @@ class DiagramLinear(nn.Module):
             channel, then one matrix; "auto": "full" up to a million weights.
         backend: "plan" and "fused" use few sums and small products instead of a matrix; "plan" by PyTorch
             alone. "dense" multiplies with the matrix of the map; kept while the weights stay the same and
-            need no gradient. "auto" chooses, by what ``tune`` measured or was measured once.
+            need no gradient; what is written to their ``.data`` counts from the next ``train()`` or
+            ``eval()`` on. "auto" chooses, by what ``tune`` measured or was measured once.
 
     Attributes:
         weights: one parameter for each pair of sectors (see ``equitorch.reps.halves``), of shape
@@ -164,6 +165,11 @@ class DiagramLinear(nn.Module):
         """
         rep_in, rep_out = (TensorPower(group, n, order, form=form) for order in (order_in, order_out))
         return DiagramLinear(rep_in, rep_out, channels_in, channels_out, **options)
+
+    def train(self, mode: bool = True) -> Self:
+        """Switch modes, and forget what was made of the weights, however they were changed."""
+        self._cache.clear()
+        return super().train(mode)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:

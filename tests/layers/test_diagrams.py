@@ -672,3 +672,18 @@ def test_says_what_it_expected():
         DiagramLinear.power("S", 2, 2, 2, 1, 1, basis="minimal")(torch.randn(1, 9, 1))
     with pytest.raises(ValueError, match="has the same dimension n always, got n=4"):
         DiagramLinear.power("A", 3, 1, 1, 1, 1).to_dense(4)
+
+
+def test_forgets_its_matrix_when_it_changes_mode():
+    """No version counter sees what is done to ``.data``."""
+    layer, x = DiagramLinear.power("S", 3, 2, 2, 2, 2, backend="dense"), torch.randn(4, 9, 2)
+    with torch.no_grad():
+        before = layer(x)
+        for weight in layer.parameters():
+            weight.data.mul_(2)
+        torch.testing.assert_close(layer.eval()(x), 2 * before)
+
+
+def test_refuses_more_maps_than_there_is_memory_for():
+    with pytest.raises(ValueError, match=r"at most 33,554,432 maps .*, got 10,480,142,147 from 6561 rows"):
+        DiagramLinear.power("S", 3, 8, 8, 1, 1)

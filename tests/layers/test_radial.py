@@ -253,7 +253,8 @@ def test_never_hides_that_a_number_is_none(dtype):
 def test_sees_weights_that_are_written_to_behind_autograd():
     """No version counter sees what is done to ``.data``."""
     network = MLP([32, 16, 4])
-    function = RadialFunction(ExpNormBasis(32, CUTOFF), network, CosineCutoff(CUTOFF), cutoff=CUTOFF, knots=64)
+    envelope = CosineCutoff(CUTOFF)
+    function = RadialFunction(ExpNormBasis(32, CUTOFF), network, envelope, cutoff=CUTOFF, knots=64)
     function.float().eval()
     d = torch.linspace(0.5, 0.9 * CUTOFF, 50)
     with torch.no_grad():
