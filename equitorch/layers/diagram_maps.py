@@ -112,7 +112,7 @@ class DiagramMaps(nn.Module):
         count = sum(map(math.prod, shapes))
         if count > _MOST:
             raise ValueError(
-                f"DiagramLinear expects at most {_MOST:,} maps between its representations, got {count:,} from "
+                f"DiagramLinear expects at most {_MOST:,} maps between representations, got {count:,} from "
                 f"{sum(inner.rows(inner.sizes))} rows to {sum(outer.rows(outer.sizes))}; use lower orders"
             )
         self.entries = self._entries(inner, self.joints, basis)
