@@ -55,8 +55,8 @@ class WeightCache:
     """What a layer made of its weights, by the dimension it was made for; forgotten when a weight changes.
 
     Changes are seen by PyTorch's version counters, and by steps of optimizers: a weight written to through
-    ``.data`` is not seen. What is kept is made outside of inference mode and of autocast, so that it serves
-    everywhere. Copies and pickles of it are empty.
+    ``.data`` is not seen. What is kept is made outside of inference mode, so that it serves there and
+    elsewhere. Copies and pickles of it are empty.
 
     Attributes:
         latest: what was used for features that came before, by shape, dtype and the like: where nothing is
@@ -73,8 +73,7 @@ class WeightCache:
         if entry is None or not entry.holds():
             steps, made_of = optimizer_steps(), _remembered(homes)  # before: others may write meanwhile
             memory = tuple([weight.detach() for _, _, weight, _, _ in made_of])
-            kind = memory[0].device.type if memory else "cpu"
-            with torch.inference_mode(False), torch.no_grad(), torch.autocast(kind, enabled=False):
+            with torch.inference_mode(False), torch.no_grad():
                 apply = make()
             self.latest.clear()
             while len(self.entries) >= _KEPT:

@@ -30,7 +30,7 @@ from equitorch.layers.diagram_storage import Weights
 from equitorch.layers.diagram_tables import TableMaps
 from equitorch.layers.diagram_weights import WeightIndex
 from equitorch.layers.rows import expect_dtype
-from equitorch.ops.backend import traced, use_reference
+from equitorch.ops.backend import autocasting, traced, use_reference
 from equitorch.reps import Rep, TensorPower
 from equitorch.reps.automorphism import Automorphism
 from equitorch.reps.rep import common_group
@@ -134,6 +134,7 @@ class DiagramLinear(nn.Module):
         self.channels = None if full else nn.Parameter(torch.empty(channels_in, channels_out))
         if not full and isinstance(self.maps, DiagramMaps):
             self.maps.unmixed()
+        self._count = len(self._own())
         self.reset_parameters()
 
     @staticmethod
@@ -181,6 +182,8 @@ class DiagramLinear(nn.Module):
             nn.init.normal_(self.channels, std=max(self.channels_in, 1) ** -0.5)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        if autocasting(x):
+            return self._uncast(x, mask)
         latest = self._cache.latest
         if latest and mask is None and x.ndim == 3 and not _is_traced(x):
             entry = latest.get(self._like(x))
@@ -191,6 +194,8 @@ class DiagramLinear(nn.Module):
         backend = "fused" if mask is not None else self._backend_for(points, sizes)
         parameters = self._own()
         fixed = not (torch.is_grad_enabled() and any(p.requires_grad for p in parameters))
+        if len(parameters) != self._count:  # others stand for them, see torch.nn.utils.parametrize
+            fixed = False
         if not fixed or _is_traced(x, *parameters) or any(p.is_inference() for p in parameters):
             fixed = False
         if backend == "dense":
@@ -257,6 +262,13 @@ class DiagramLinear(nn.Module):
         self._cache.latest.clear()
         self._tuned[self._key(points, sizes)] = min(seconds, key=seconds.__getitem__)
         return seconds
+
+    def _uncast(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """The result in the dtype of the weights: autocast, which lowers products only, changes nothing."""
+        own = self._own()
+        with torch.autocast(x.device.type, enabled=False):
+            x = x.to(own[0].dtype if own else self.zero.dtype) if x.is_floating_point() else x
+            return self.forward(x, mask)
 
     def _by_plan(self, x: Tensor, sizes: tuple[int, ...], mask: Tensor | None, backend: str) -> Tensor:
         if backend == "plan" and not _is_traced(x):
