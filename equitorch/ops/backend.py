@@ -13,7 +13,7 @@ from torch import Tensor
 
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
 _HAS_NUMBA = importlib.util.find_spec("numba") is not None
-_fused_allowed = True
+_forbidden = 0  # blocks that forbid fused kernels now, in all threads
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,7 +25,7 @@ def fused(*operands: Tensor, half: bool = False) -> bool:
     Half precision on the CPU, unless ``half`` says that the kernel takes it, and everything inside
     ``torch.func`` transforms runs by the reference.
     """
-    if not _fused_allowed or torch._C._functorch.peek_interpreter_stack() is not None:
+    if _forbidden or torch._C._functorch.peek_interpreter_stack() is not None:
         return False
     if all(x.is_cuda for x in operands):
         return _HAS_TRITON
@@ -40,7 +40,7 @@ def kernels_allowed() -> bool:
     ...     kernels_allowed()
     False
     """
-    return _fused_allowed
+    return not _forbidden
 
 
 def traced(*operands: Tensor) -> bool:
@@ -87,14 +87,14 @@ def lasting(make: Callable[P, R]) -> Callable[P, R]:
 
 @contextlib.contextmanager
 def use_reference() -> Iterator[None]:
-    """Run every op by its PyTorch reference inside the block, whatever the device.
+    """Run every op by its PyTorch reference inside the block, whatever the device; in other threads, too.
 
     >>> with use_reference():
     ...     pass
     """
-    global _fused_allowed
-    before, _fused_allowed = _fused_allowed, False
+    global _forbidden
+    _forbidden += 1
     try:
         yield
     finally:
-        _fused_allowed = before
+        _forbidden -= 1
