@@ -356,3 +356,38 @@ def test_prepared_weights_are_there_for_many_threads():
                 torch.testing.assert_close(list(pool.map(apply, given)), expected)
         finally:
             torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(
+    ("number", "change"),
+    [
+        (0, lambda z: z.double()),
+        (1, lambda z: z.double()),
+        (1, lambda z: z[:, :2]),
+        (0, lambda z: z[:, :, :1]),
+        (0, lambda z: z[:1]),
+        (1, lambda z: z[..., :1]),
+        (1, lambda z: z[0]),
+    ],
+)
+def test_no_kernel_reads_beyond_its_tensors(number, change):
+    zs = [torch.ones(2, 1, 2, 3), torch.ones(2, 3, 3, 3)]
+    zs[number] = change(zs[number])
+    for synthesis in (diagram_synthesis, lambda *a: torch.ops.equitorch.diagram_synthesis(*a, "", 1.0)):
+        with pytest.raises(ValueError, match="diagram_synthesis expects tensors of shapes"):
+            synthesis(zs, "2|partition:0:0|partition:1:0", 3)
+    with pytest.raises(ValueError, match=r"expects x of shape \(batch, 25, channels\) for n=5, got"):
+        diagram_analysis(torch.ones(2, 9, 1), "2|partition:0:0|partition:1:0", 5)
+
+
+def test_whole_numbers_are_summed_as_they_are():
+    (z,) = diagram_analysis(torch.arange(9).reshape(1, 9, 1), "2|partition:0:0", 3)
+    assert z.flatten().tolist() == [12, 36]
+
+
+def test_weights_agree_in_the_channels_of_the_result():
+    plan = linear_plan("S", 3, (2,), (2,), "")
+    weights = [torch.ones(pair.weight_shape(2, 4)) for pair in plan.pairs]
+    weights[1] = weights[1][..., :1]
+    with pytest.raises(ValueError, match=r"expects a weight of shape \(1, 3, 2, 3, 4\), got"):
+        diagram_linear([torch.ones(5, 9, 2)], weights, plan, 3)

@@ -212,7 +212,8 @@ def _check(xs: Sequence[Tensor], weights: Sequence[Tensor], plan: LinearPlan, n:
             f"diagram_linear expects a weight for each of {len(plan.pairs)} pairs of sectors, "
             f"got {len(weights)}"
         )
+    channels = weights[0].shape[-1] if weights else 0
     for pair, weight in zip(plan.pairs, weights, strict=True):
-        wanted = pair.weight_shape(xs[0].shape[2], weight.shape[-1])
+        wanted = pair.weight_shape(xs[0].shape[2], channels)
         if weight.shape != wanted:
             raise ValueError(f"diagram_linear expects a weight of shape {wanted}, got {tuple(weight.shape)}")

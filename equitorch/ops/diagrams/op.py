@@ -61,6 +61,7 @@ def diagram_synthesis(zs: Sequence[Tensor], key: str, n: int, form: str = "", sc
     zs = list(zs)
     if traced(*zs):
         return torch.ops.equitorch.diagram_synthesis(zs, key, n, form, scale)
+    _expect_halves(zs, key, n)
     kernel = kernel_for(*zs)
     if kernel is None:
         return reference.synthesis(zs, key, n, form, scale)
@@ -127,6 +128,7 @@ def fused_linear(
 def _analysis(x: Tensor, key: str, n: int, form: str, scale: float) -> Sequence[Tensor]:
     if traced(x):
         return torch.ops.equitorch.diagram_analysis(x, key, n, form, scale)
+    _expect_tensor(x, key, n)
     kernel = kernel_for(x)
     if kernel is None:
         return reference.analysis(x, key, n, form, scale)
@@ -135,10 +137,42 @@ def _analysis(x: Tensor, key: str, n: int, form: str, scale: float) -> Sequence[
     return kernel.analysis(x, key, n, form, scale)
 
 
+def _expect_tensor(x: Tensor, key: str, n: int) -> None:
+    """Refuse shapes that do not belong to a key: kernels read memory, whatever there is."""
+    rows = n ** int(key[: key.index("|")])
+    if x.ndim != 3 or x.shape[1] != rows:
+        raise ValueError(
+            f"diagram_analysis expects x of shape (batch, {rows}, channels) for n={n}, got {tuple(x.shape)}"
+        )
+
+
+def _expect_halves(zs: Sequence[Tensor], key: str, n: int) -> None:
+    shapes, first = _shapes_of_halves(key, n), zs[0]
+    if len(zs) == len(shapes) and first.ndim == 4:
+        batch, channels = first.shape[0], first.shape[3]
+        for z, (size, halves) in zip(zs, shapes, strict=True):
+            if z.shape != (batch, size, halves, channels) or z.dtype != first.dtype:
+                break
+        else:
+            return
+    wanted = [("batch", *shape, "channels") for shape in shapes]
+    raise ValueError(
+        f"diagram_synthesis expects tensors of shapes {wanted} and one dtype, "
+        f"got {[tuple(z.shape) for z in zs]} of {[z.dtype for z in zs]}"
+    )
+
+
+@functools.lru_cache(maxsize=1024)
+def _shapes_of_halves(key: str, n: int) -> tuple[tuple[int, int], ...]:
+    plan, views = reference.reading(key)
+    ranks = [sector.rank + sector.alternating for sector in plan.sectors]
+    return tuple([(n**rank, len(group)) for rank, group in zip(ranks, views, strict=True)])
+
+
 def kernel_for(*operands: Tensor) -> ModuleType | None:
     """The module with the fused kernels for these operands, if there is one."""
     kind = operands[0].device.type
-    if kind not in _KERNELS or not fused(*operands):
+    if kind not in _KERNELS or not operands[0].is_floating_point() or not fused(*operands):
         return None
     if kind not in _loaded:
         _loaded[kind] = importlib.import_module(f"equitorch.ops.diagrams.{_KERNELS[kind]}")
@@ -186,6 +220,7 @@ def _values(key: str, n: int, form: str, device: torch.device, dtype: torch.dtyp
 
 
 def _run_analysis(x: Tensor, key: str, n: int, form: str, scale: float) -> list[Tensor]:
+    _expect_tensor(x, key, n)
     kernel = kernel_for(x)
     if kernel is None:
         return reference.analysis(x, key, n, form, scale)
@@ -194,6 +229,7 @@ def _run_analysis(x: Tensor, key: str, n: int, form: str, scale: float) -> list[
 
 
 def _run_synthesis(zs: list[Tensor], key: str, n: int, form: str, scale: float) -> Tensor:
+    _expect_halves(zs, key, n)
     y: Tensor = (kernel_for(*zs) or reference).synthesis(zs, key, n, form, scale)
     shared = any(y.untyped_storage().data_ptr() == z.untyped_storage().data_ptr() for z in zs)
     return y.clone() if shared else y  # results of an op share no memory with its arguments
