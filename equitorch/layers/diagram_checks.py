@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numbers
+
 import torch
 from torch import Tensor, nn
 
@@ -48,6 +50,19 @@ def expect_feature(
         rows = maps.rows(maps.sizes)[0]
         raise ValueError(
             f"{module} expects x of shape (..., {rows}, {channels}){other}, got {tuple(x.shape)}"
+        )
+    return sizes
+
+
+def expect_dimension(module: nn.Module, n: int, maps: DiagramMaps | TableMaps) -> tuple[int, ...]:
+    """The dimension of each group, when that which is free is n."""
+    sizes = maps.sizes_at(n)
+    if sizes is None or not isinstance(maps, DiagramMaps):
+        raise ValueError(f"{module} has the same dimension n always, got n={n}")
+    step = maps.inner.step
+    if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < step or n % step:
+        raise ValueError(
+            f"{module} expects n to be {'an even' if step > 1 else 'a whole'} number > 0, got {n!r}"
         )
     return sizes
 

@@ -78,6 +78,11 @@ class Side(NamedTuple):
         return places[0] if len(places) == 1 else None
 
     @property
+    def step(self) -> int:
+        """The smallest dimension of the group that is free to have another, of which others are multiples."""
+        return 2 if self.free is not None and self.groups[self.free].family == "Sp" else 1
+
+    @property
     def factors(self) -> list[Factor]:
         """Those of all blocks."""
         return [factor for block in self.blocks for factor in block]
@@ -104,8 +109,7 @@ class Side(NamedTuple):
             return self.sizes
         if self.free is None or all(block[self.free].order == 0 for block in self.blocks):
             return None
-        step = 2 if self.groups[self.free].family == "Sp" else 1
-        for n in itertools.count(step, step):
+        for n in itertools.count(self.step, self.step):
             count = sum(self.rows(self.with_n(n)))
             if count >= rows:
                 return self.with_n(n) if count == rows else None

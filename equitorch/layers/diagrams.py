@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from equitorch.layers.diagram_checks import (
     expect_channels,
+    expect_dimension,
     expect_every_n,
     expect_feature,
     expect_mask,
@@ -380,9 +381,7 @@ class DiagramLinear(nn.Module):
     def _sizes_at(self, n: int | None) -> tuple[int, ...]:
         if n is None:
             return self.maps.sizes
-        sizes = self.maps.sizes_at(n)
-        if sizes is None:
-            raise ValueError(f"{self} has the same dimension n always, got n={n}")
+        sizes = expect_dimension(self, n, self.maps)
         if sizes != self.maps.sizes:
             expect_every_n(self, self.maps)
         return sizes

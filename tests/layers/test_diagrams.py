@@ -672,6 +672,11 @@ def test_says_what_it_expected():
         DiagramLinear.power("S", 2, 2, 2, 1, 1, basis="minimal")(torch.randn(1, 9, 1))
     with pytest.raises(ValueError, match="has the same dimension n always, got n=4"):
         DiagramLinear.power("A", 3, 1, 1, 1, 1).to_dense(4)
+    for n in (0, -1, 2.5, True):
+        with pytest.raises(ValueError, match=f"expects n to be a whole number > 0, got {n}"):
+            DiagramLinear.power("S", 3, 1, 1, 1, 1).to_dense(n)
+    with pytest.raises(ValueError, match="expects n to be an even number > 0, got 3"):
+        DiagramLinear.power("Sp", 4, 1, 1, 1, 1).to_dense(3)
 
 
 def test_forgets_its_matrix_when_it_changes_mode():
