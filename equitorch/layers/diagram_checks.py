@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
-
 import torch
 from torch import Tensor, nn
 
@@ -60,7 +58,7 @@ def expect_dimension(module: nn.Module, n: int, maps: DiagramMaps | TableMaps) -
     if sizes is None or not isinstance(maps, DiagramMaps):
         raise ValueError(f"{module} has the same dimension n always, got n={n}")
     step = maps.inner.step
-    if isinstance(n, bool) or not isinstance(n, numbers.Integral) or n < step or n % step:
+    if isinstance(n, bool) or not isinstance(n, int) or n < step or n % step:
         raise ValueError(
             f"{module} expects n to be {'an even' if step > 1 else 'a whole'} number > 0, got {n!r}"
         )
