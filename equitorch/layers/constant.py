@@ -39,3 +39,29 @@ class Constant(nn.Module):
 
     def extra_repr(self) -> str:
         return f"{tuple(self.exact.shape)}"
+
+
+class Indices(nn.Module):
+    """Whole numbers that are no weight: never saved, and there again when memory was given without data.
+
+    Args:
+        exact: the value, int64, on a device that holds data.
+
+    >>> Indices(torch.tensor([2, 0])).to("meta").to_empty(device="cpu").value
+    tensor([2, 0])
+    """
+
+    value: Tensor
+
+    def __init__(self, exact: Tensor) -> None:
+        super().__init__()
+        self.exact = exact.detach().cpu()
+        self.register_buffer("value", self.exact.to(torch.get_default_device()), persistent=False)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        super()._apply(fn, recurse)
+        self.value = self.exact.to(self.value.device)
+        return self
+
+    def extra_repr(self) -> str:
+        return f"{tuple(self.exact.shape)}"

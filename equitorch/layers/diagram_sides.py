@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from equitorch.layers.constant import Constant
+from equitorch.layers.constant import Constant, Indices
 from equitorch.reps import DirectSum, Dual, KroneckerProduct, Outer, Rep, TensorPower
 from equitorch.reps.matrix_groups import MatrixGroup
 from equitorch.reps.tensor_power import symmetric_entries
@@ -185,7 +185,7 @@ class SymmetricEntries(nn.Module):
 
     def __init__(self, sides: tuple[Side, ...]) -> None:
         super().__init__()
-        self.scales = nn.ModuleDict()
+        self.scales, self.rows = nn.ModuleDict(), nn.ModuleDict()
         for side in sides:
             for block in side.blocks:
                 for factor, n in zip(block, side.sizes, strict=True):
@@ -193,8 +193,7 @@ class SymmetricEntries(nn.Module):
                     if factor.symmetric and name not in self.scales:
                         rows, scale = symmetric_entries(n, factor.order)
                         self.scales[name] = Constant(scale)
-                        where = torch.get_default_device()
-                        self.register_buffer(f"rows_{name}", rows.to(where), persistent=False)
+                        self.rows[name] = Indices(rows)
 
     def written_out(self, x: Tensor, n: int, order: int) -> Tensor:
         """(batch, independent entries, channels) -> (batch, n^order, channels)"""
@@ -210,7 +209,8 @@ class SymmetricEntries(nn.Module):
     def _tables(self, n: int, order: int, like: Tensor) -> tuple[Tensor, Tensor]:
         name = f"{n}_{order}"
         if name in self.scales:
-            return self.get_buffer(f"rows_{name}"), self.get_buffer(f"scales.{name}.value")[:, None].to(like)
+            rows, scale = self.get_buffer(f"rows.{name}.value"), self.get_buffer(f"scales.{name}.value")
+            return rows, scale[:, None].to(like)
         rows, scale = symmetric_entries(n, order)
         return rows.to(like.device), scale[:, None].to(like)
 

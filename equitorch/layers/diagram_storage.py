@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from equitorch.layers.constant import Indices
+
 
 class Entry(NamedTuple):
     """What one parameter holds.
@@ -48,6 +50,7 @@ class Weights(nn.ParameterDict):
     def __init__(self, entries: Sequence[Entry], channels_in: int, channels_out: int | None) -> None:
         super().__init__()
         self.entries, self.channels_in, self.channels_out = tuple(entries), channels_in, channels_out
+        self.kept = nn.ModuleDict()
         last = () if channels_out is None else (channels_out,)
         for entry in self.entries:
             p, h, g = entry.shape
@@ -55,8 +58,7 @@ class Weights(nn.ParameterDict):
             shape = whole if entry.kept is None else (len(entry.kept), channels_in, *last)
             self[entry.name] = nn.Parameter(torch.empty(shape))
             if entry.kept is not None:
-                position = entry.kept.to(torch.get_default_device())
-                self.register_buffer(f"kept_{entry.name}", position, persistent=False)
+                self.kept[entry.name] = Indices(entry.kept)
 
     def full(self) -> list[Tensor]:
         """All weights, zero where a map is not kept: (permutations, lower, channels, upper, channels)."""
@@ -85,5 +87,5 @@ class Weights(nn.ParameterDict):
         flat = weight
         if len(entry.kept) < p * h * g:
             zeros = weight.new_zeros(p * h * g, *weight.shape[1:])
-            flat = zeros.index_copy(0, self.get_buffer(f"kept_{entry.name}"), weight)
+            flat = zeros.index_copy(0, self.get_buffer(f"kept.{entry.name}.value"), weight)
         return flat.unflatten(0, (p, h, g)).transpose(2, 3)

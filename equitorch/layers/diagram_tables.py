@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from equitorch.layers.constant import Constant
+from equitorch.layers.constant import Constant, Indices
 from equitorch.layers.diagram_dense import Apply, Work
 from equitorch.layers.diagram_storage import Entry
 from equitorch.layers.diagram_weights import WeightIndex
@@ -64,7 +64,7 @@ class TableMaps(nn.Module):
     def _start(self, rows_in: list[int], rows_out: list[int]) -> None:
         self.rows_in, self.rows_out = rows_in, rows_out
         self.places: dict[str, tuple[int, int]] = {}
-        self.scales, self.matrices, self.orbits = nn.ModuleDict(), nn.ModuleDict(), nn.Module()
+        self.scales, self.matrices, self.orbits = nn.ModuleDict(), nn.ModuleDict(), nn.ModuleDict()
 
     def _add_matrices(self, maps: Tensor) -> None:
         self.places["maps"] = (0, 0)
@@ -81,7 +81,7 @@ class TableMaps(nn.Module):
         table = torch.tensor(group.orbits(a.order + b.order), device="cpu").reshape(b.dim, a.dim)
         met = torch.bincount(table.flatten()).to(torch.float64) / max(b.dim, 1)
         self.places[name] = (i, j)
-        self.orbits.register_buffer(name, table.to(torch.get_default_device()), persistent=False)
+        self.orbits[name] = Indices(table)
         power = {"sum": 0.0, "mean": -1.0, "sqrt": -0.5}[normalization]
         self.scales[name] = Constant(met**power)
 
@@ -103,7 +103,7 @@ class TableMaps(nn.Module):
             weight = full[0, :, :, 0]
             if weight.ndim == 3 and name in self.scales:
                 scaled = weight * self.get_buffer(f"scales.{name}.value")[:, None, None]
-                y = orbit_map(xs[i], scaled, self.orbits.get_buffer(name))
+                y = orbit_map(xs[i], scaled, self.orbits.get_buffer(f"{name}.value"))
             else:
                 matrix = self._matrix(name, weight)
                 y = torch.einsum("bjc,ijc->bic" if weight.ndim == 2 else "bjc,ijcd->bid", xs[i], matrix)
@@ -127,7 +127,7 @@ class TableMaps(nn.Module):
         if name in self.matrices:
             return torch.tensordot(self.get_buffer(f"matrices.{name}.value"), weight, ([0], [0]))
         scale = self.get_buffer(f"scales.{name}.value").reshape(-1, *[1] * (weight.ndim - 1))
-        return (weight * scale)[self.orbits.get_buffer(name)]
+        return (weight * scale)[self.orbits.get_buffer(f"{name}.value")]
 
     def prepared(
         self, weights: Sequence[Tensor], bias: Sequence[Tensor] | None, sizes: tuple[int, ...]
@@ -195,7 +195,7 @@ class TableMaps(nn.Module):
         """The squared norm of each row of each map: (maps, rows_out), float64."""
         if name in self.matrices:
             return self._exact(self.matrices, name).square().sum(2)
-        table = self.orbits.get_buffer(name).cpu()
+        table = self._exact(self.orbits, name)
         scale = self._exact(self.scales, name)
         row = torch.arange(len(table), device="cpu")[:, None].expand_as(table)
         counts = torch.zeros(len(scale), len(table), dtype=torch.float64, device="cpu")
@@ -205,7 +205,7 @@ class TableMaps(nn.Module):
     @staticmethod
     def _exact(constants: nn.ModuleDict, name: str) -> Tensor:
         constant = constants[name]
-        assert isinstance(constant, Constant)  # whatever is put there
+        assert isinstance(constant, (Constant, Indices))  # whatever is put there
         return constant.exact
 
 

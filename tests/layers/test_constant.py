@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from equitorch.layers import Constant
+from equitorch.layers.constant import Indices
 
 THIRD = torch.tensor([1 / 3], dtype=torch.float64)
 
@@ -32,3 +33,10 @@ def test_is_made_on_the_default_device():
         constant = Constant(THIRD)
     assert constant.value.is_meta
     assert constant.to_empty(device="cpu").value.item() == pytest.approx(1 / 3)
+
+
+def test_indices_keep_their_type_and_values():
+    indices = Indices(torch.tensor([3, 1]))
+    assert indices.half().to("meta").to_empty(device="cpu").value.tolist() == [3, 1]
+    assert indices.value.dtype == torch.int64
+    assert not indices.state_dict()

@@ -692,3 +692,23 @@ def test_forgets_its_matrix_when_it_changes_mode():
 def test_refuses_more_maps_than_there_is_memory_for():
     with pytest.raises(ValueError, match=r"at most 33,554,432 maps .*, got 10,480,142,147 from 6561 rows"):
         DiagramLinear.power("S", 3, 8, 8, 1, 1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: DiagramLinear.power(Automorphism([(1, 2, 3, 0)]), 4, 1, 2, 2, 2),
+        lambda: DiagramLinear.power("S", 2, 2, 2, 2, 2, basis="minimal"),
+        lambda: DiagramLinear(TensorPower("O", 3, 2, symmetric=True), TensorPower("O", 3, 2), 2, 2),
+        lambda: DiagramLinear(Irreps("0e+1o"), TensorPower("O", 3, 2), 2, 2),
+        lambda: DiagramLinear.power("SO", 3, 2, 1, 2, 2),
+    ],
+)
+def test_tables_are_there_when_memory_is_given_later(make):
+    layer = make()
+    with torch.device("meta"):
+        later = make()
+    later = later.to_empty(device="cpu")
+    later.load_state_dict(layer.state_dict())
+    x = torch.randn(3, layer.rep_in.dim, 2)
+    assert torch.equal(later(x), layer(x))
